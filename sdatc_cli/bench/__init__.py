@@ -1,0 +1,1 @@
+"""Evaluation: data, methods, metrics, reports."""

@@ -1,0 +1,1 @@
+"""From decoded frames to restored frames: plan, clips, tiles, jobs. Knows nothing of Typer or Rich."""

@@ -1,0 +1,1 @@
+"""Probing, reading and writing media files. Knows nothing of networks."""
