@@ -1,0 +1,144 @@
+"""Distortion control module (DCM), eq. (5): x_HR = Up(RSTB(Conv3x3(x_LQ))).
+
+The transformer blocks are those of SwinIR (Liang et al., 2021): attention inside 8x8 windows, every second layer
+shifted by half a window, a convolution at the end of each block and a long skip around the body.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import DCMConfig
+from .padding import pad_to_multiple
+
+
+def window_partition(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) with H, W multiples of `window` -> (B * windows, window**2, C)."""
+    return rearrange(x, "b (y p) (x q) c -> (b y x) (p q) c", p=window, q=window)
+
+
+def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Inverse of `window_partition`."""
+    y, x = height // window, width // window
+    return rearrange(windows, "(b y x) (p q) c -> b (y p) (x q) c", y=y, x=x, p=window, q=window)
+
+
+def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Additive mask (windows, window**2, window**2): pixels that meet only through the cyclic shift do not attend."""
+
+    def bands(size: int) -> Tensor:
+        position = torch.arange(size, device=device)
+        return (position >= size - window).long() + (position >= size - shift).long()
+
+    region = bands(height)[:, None] * 3 + bands(width)[None, :]
+    windows = window_partition(region[None, :, :, None], window)[..., 0]
+    apart = windows[:, :, None] != windows[:, None, :]
+    return torch.zeros(apart.shape, device=device).masked_fill(apart, float("-inf"))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with a learned bias per relative position."""
+
+    def __init__(self, dim: int, heads: int, window: int):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_bias = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_bias, std=0.02)
+        at = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
+        offset = at[:, :, None] - at[:, None, :] + window - 1
+        self.register_buffer("offset_index", offset[0] * (2 * window - 1) + offset[1], persistent=False)
+        self.offset_index: Tensor
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B * windows, window**2, C), mask (windows, window**2, window**2) or None -> the shape of x."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        bias = self.relative_bias[self.offset_index].permute(2, 0, 1)[None]
+        if mask is not None:
+            bias = (bias + mask[:, None]).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
+        else:
+            bias = bias.expand(x.shape[0], -1, -1, -1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return self.proj(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class SwinLayer(nn.Module):
+    """One Swin transformer layer: window attention and an MLP, each with a residual and a pre-norm."""
+
+    def __init__(self, dim: int, heads: int, window: int, shift: int, mlp_ratio: float):
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = WindowAttention(dim, heads, window)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, H, W, C); mask from `shift_mask`, used by the shifted layers."""
+        height, width = x.shape[1:3]
+        y = self.norm1(x)
+        if self.shift:
+            y = y.roll((-self.shift, -self.shift), (1, 2))
+        windows = self.attention(window_partition(y, self.window), mask if self.shift else None)
+        y = window_merge(windows, self.window, height, width)
+        if self.shift:
+            y = y.roll((self.shift, self.shift), (1, 2))
+        x = x + y
+        return x + self.mlp(self.norm2(x))
+
+
+class RSTB(nn.Module):
+    """Residual Swin transformer block: layers, a 3x3 convolution, a skip around both."""
+
+    def __init__(self, config: DCMConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            SwinLayer(config.dim, config.heads, config.window, (i % 2) * config.window // 2, config.mlp_ratio)
+            for i in range(config.layers)
+        )
+        self.conv = nn.Conv2d(config.dim, config.dim, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, H, W, C) -> same shape."""
+        y = x
+        for layer in self.layers:
+            y = layer(y, mask)
+        return x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class DCM(nn.Module):
+    """Removes compression damage and enlarges four times.
+
+    A bicubic skip around everything (ours) and a zero last convolution make the untrained module exactly bicubic.
+    """
+
+    scale = 4
+
+    def __init__(self, config: DCMConfig):
+        super().__init__()
+        self.config = config
+        self.conv_first = nn.Conv2d(3, config.dim, 3, padding=1)
+        self.blocks = nn.ModuleList(RSTB(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.dim)
+        self.conv_body = nn.Conv2d(config.dim, config.dim, 3, padding=1)
+        self.conv_up = nn.Conv2d(config.dim, config.up_dim * 16, 3, padding=1)
+        self.up = nn.PixelShuffle(self.scale)
+        self.conv_last = nn.Conv2d(config.up_dim, 3, 3, padding=1)
+        nn.init.zeros_(self.conv_last.weight)
+        nn.init.zeros_(self.conv_last.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x_lq: Tensor) -> Tensor:
+        """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped."""
+        height, width = x_lq.shape[-2:]
+        bicubic = F.interpolate(x_lq, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        x = pad_to_multiple(x_lq, self.config.window)
+        shallow = self.conv_first(x - 0.5)
+        mask = shift_mask(*x.shape[-2:], self.config.window, self.config.window // 2, x.device)
+        body = shallow.permute(0, 2, 3, 1)
+        for block in self.blocks:
+            body = block(body, mask)
+        body = self.conv_body(self.norm(body).permute(0, 3, 1, 2)) + shallow
+        detail = self.conv_last(F.leaky_relu(self.up(self.conv_up(body)), 0.1))
+        return bicubic + detail[..., : height * self.scale, : width * self.scale]
