@@ -1,0 +1,77 @@
+"""Training batches. Batch k of rank r is a function of (seed, r, k) alone, so a resumed run sees the same data."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdatc_cli.errors import InputError
+
+from .degradation import SCALE
+from .shards import Shard, open_shards
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]."""
+
+    hr: Tensor
+    lq: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.hr.to(device), self.lq.to(device))
+
+
+def as_tensor(images: list[np.ndarray]) -> Tensor:
+    """List of (N, h, w, 3) uint8 -> (B, N, 3, h, w) float in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 1, 4, 2, 3).float().div_(255)
+
+
+class ClipSampler:
+    """Draws random crops, flips and quarter turns from shards."""
+
+    def __init__(self, shards: Path, batch: int, frames: int, patch: int, seed: int, rank: int = 0):
+        """`patch`: HR edge of a crop, a multiple of 4; `frames`: consecutive frames of one example."""
+        self.shards: list[Shard] = open_shards(shards)
+        self.batch, self.frames, self.patch, self.key = batch, frames, patch, (seed, rank)
+        edge = self.shards[0].lq.shape[2] * SCALE
+        if patch > edge or frames > self.shards[0].frames:
+            have = f"{self.shards[0].frames} frames of {edge} pixels"
+            raise InputError(f"these shards hold {have}, the stage asks for {frames} of {patch}")
+        self.share = np.array([len(s) for s in self.shards], float) / sum(len(s) for s in self.shards)
+
+    def example(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One (hr, lq) crop, (N, 4p, 4p, 3) and (N, p, p, 3) uint8."""
+        shard = self.shards[rng.choice(len(self.shards), p=self.share)]
+        clip, small = int(rng.integers(len(shard))), self.patch // SCALE
+        first = int(rng.integers(shard.frames - self.frames + 1))
+        y, x = (int(v) for v in rng.integers(0, shard.lq.shape[2] - small + 1, 2))
+        lq = shard.lq[clip, first : first + self.frames, y : y + small, x : x + small]
+        tall = [shard.hr_frame(clip, first + i) for i in range(self.frames)]
+        y, x = y * SCALE, x * SCALE
+        hr = np.stack([frame[y : y + self.patch, x : x + self.patch] for frame in tall])
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+
+        def turn(clip: np.ndarray) -> np.ndarray:
+            clip = np.rot90(clip, turns, (1, 2))
+            return clip[:, :, ::-1] if flip else clip
+
+        return turn(hr), turn(lq)
+
+    def load(self, step: int) -> Batch:
+        rng = np.random.default_rng((*self.key, step))
+        examples = [self.example(rng) for _ in range(self.batch)]
+        return Batch(as_tensor([hr for hr, _ in examples]), as_tensor([lq for _, lq in examples]))
+
+    def iterate(self, first_step: int) -> Iterator[Batch]:
+        """Endless batches from `first_step` on, the next one loading while the current one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(self.load, first_step)
+            while True:
+                first_step += 1
+                ready, pending = pending, pool.submit(self.load, first_step)
+                yield ready.result()

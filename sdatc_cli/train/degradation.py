@@ -1,0 +1,82 @@
+"""Random real degradation for training: reduce four times, encode with a real codec, decode."""
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from io import BytesIO
+
+import av
+import cv2
+import numpy as np
+from av.video.stream import VideoStream
+from PIL import Image
+
+SCALE = 4
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One random degradation. Exactly one of `crf` and `bitrate` (bit/s) is set; mpeg4 knows the bit rate only."""
+
+    kernel: str
+    codec: str
+    crf: int | None
+    bitrate: int | None
+    fps: int
+
+    def describe(self) -> dict[str, str | int | None]:
+        return asdict(self)
+
+
+def random_damage(rng: np.random.Generator, pixels: int) -> Damage:
+    """Draw a degradation for LR frames of `pixels`: CRF 10-40 or the paper's 10-100 kbit/s (at 320x180) by area."""
+    kernel = str(rng.choice(["bicubic", "area", "gaussian", "lanczos"], p=[0.7, 0.1, 0.1, 0.1]))
+    codec = str(rng.choice(["libx264", "libx265", "mpeg4"], p=[0.85, 0.08, 0.07]))
+    fps = int(rng.choice([15, 25, 30]))
+    if codec == "mpeg4" or rng.random() < 0.15:
+        share = pixels / (320 * 180)
+        return Damage(kernel, codec, None, max(2000, int(np.exp(rng.uniform(np.log(1e4), np.log(1e5))) * share)), fps)
+    return Damage(kernel, codec, int(rng.integers(10, 41)), None, fps)
+
+
+def reduce_clip(clip: np.ndarray, kernel: str) -> np.ndarray:
+    """(n, H, W, 3) uint8 -> (n, H/4, W/4, 3) uint8. "bicubic" is Pillow's, as in the paper's protocol."""
+    size = (clip.shape[2] // SCALE, clip.shape[1] // SCALE)
+
+    def reduce(frame: np.ndarray) -> np.ndarray:
+        if kernel == "area":
+            return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        if kernel == "gaussian":
+            return cv2.GaussianBlur(frame, (0, 0), 1.5)[1::SCALE, 1::SCALE]
+        method = Image.Resampling.BICUBIC if kernel == "bicubic" else Image.Resampling.LANCZOS
+        return np.asarray(Image.fromarray(frame).resize(size, method))
+
+    return np.stack([reduce(frame) for frame in clip])
+
+
+def compress(clip: np.ndarray, damage: Damage) -> np.ndarray:
+    """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back."""
+    options = {"crf": str(damage.crf)} if damage.crf is not None else {}
+    if damage.codec == "libx265":
+        options["x265-params"] = "log-level=none"
+    buffer = BytesIO()
+    with av.open(buffer, "w", format="matroska") as out:
+        stream = out.add_stream(damage.codec, rate=Fraction(damage.fps), options=options)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = clip.shape[2], clip.shape[1], "yuv420p"
+        stream.codec_context.thread_count = 1
+        if damage.bitrate is not None:
+            stream.bit_rate = damage.bitrate
+        for image in clip:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    buffer.seek(0)
+    with av.open(buffer) as back:
+        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in back.decode(video=0)])
+    if decoded.shape != clip.shape:
+        raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")
+    return decoded
+
+
+def degrade_clip(clip: np.ndarray, damage: Damage) -> np.ndarray:
+    """The low-quality version of a high-resolution clip."""
+    return compress(reduce_clip(clip, damage.kernel), damage)

@@ -1,0 +1,108 @@
+"""Image losses: L1, LPIPS and DISTS from one pass of VGG16, and a hinge adversarial loss."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdatc_cli.bench.perceptual import LPIPS, dists_distance, lpips_distance
+from sdatc_cli.bench.perceptual_weights import dists_weights
+
+
+class PerceptualLoss(nn.Module):
+    """LPIPS (VGG) and DISTS's similarities over the same max-pooled features.
+
+    DISTS proper pools by l2 and would need a second pass; sharing the features halves the dearest part of a step.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.lpips = LPIPS("vgg").to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        alpha, beta = dists_weights()
+        self.register_buffer("alpha", alpha)
+        self.register_buffer("beta", beta)
+        self.alpha: Tensor
+        self.beta: Tensor
+
+    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) each, RGB in [0, 1] -> mean LPIPS and mean DISTS."""
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            reference = self.lpips.features(target.contiguous(memory_format=torch.channels_last))
+        features = self.lpips.features(image)
+        lpips = lpips_distance(features, reference, list(self.lpips.heads)).mean()
+        dists = dists_distance([image, *features], [target, *reference], self.alpha, self.beta).mean()
+        return lpips, dists
+
+
+class Discriminator(nn.Module):
+    """PatchGAN with spectral normalisation: (N, 3, H, W) in [0, 1] -> a score for each patch of about 70 pixels."""
+
+    def __init__(self, width: int = 48):
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, stride: int) -> nn.Module:
+            return nn.utils.parametrizations.spectral_norm(nn.Conv2d(inputs, outputs, 4, stride, 1))
+
+        self.net = nn.Sequential(
+            nn.Conv2d(3, width, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            conv(width, width * 2, 2),
+            nn.LeakyReLU(0.2),
+            conv(width * 2, width * 4, 2),
+            nn.LeakyReLU(0.2),
+            conv(width * 4, width * 4, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width * 4, 1, 4, 1, 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image * 2 - 1)
+
+
+def discriminator_loss(net: Discriminator, fake: Tensor, real: Tensor) -> Tensor:
+    """Hinge loss of the discriminator; `fake` is detached here."""
+    return F.relu(1 - net(real)).mean() + F.relu(1 + net(fake.detach())).mean()
+
+
+@dataclass(frozen=True)
+class ImageLossWeights:
+    """Weights of the terms; a zero switches the term off and saves its cost."""
+
+    l1: float = 1.0
+    lpips: float = 0.0
+    dists: float = 0.0
+    adversarial: float = 0.0
+    difference: float = 0.0  # L1 between frame-to-frame differences, for clips
+
+
+def same_window(image: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """One random `size` x `size` window of both (N, 3, H, W); all of them where they are smaller."""
+    y, x = (int(torch.randint(max(1, edge - size + 1), ())) for edge in image.shape[-2:])
+    return image[..., y : y + size, x : x + size], target[..., y : y + size, x : x + size]
+
+
+class ImageLoss(nn.Module):
+    """Weighted sum of the image terms. VGG sees 64-pixel windows (LPIPS's own training size): it is the dearest part."""
+
+    vgg_window = 64
+
+    def __init__(self, perceptual: PerceptualLoss | None):
+        super().__init__()
+        self.perceptual = perceptual
+
+    def forward(
+        self, image: Tensor, target: Tensor, weights: ImageLossWeights, judge: Discriminator | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Clips (B, N, 3, H, W) -> the loss and its unweighted terms. `judge` is used when its weight is not zero."""
+        terms: dict[str, Tensor] = {"l1": F.l1_loss(image, target)}
+        if weights.difference and image.shape[1] > 1:
+            terms["difference"] = F.l1_loss(image.diff(dim=1), target.diff(dim=1))
+        flat, flat_target = image.flatten(0, 1), target.flatten(0, 1)
+        if self.perceptual is not None and (weights.lpips or weights.dists):
+            terms["lpips"], terms["dists"] = self.perceptual(*same_window(flat, flat_target, self.vgg_window))
+        if judge is not None and weights.adversarial:
+            terms["adversarial"] = -judge(flat).mean()
+        total = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
+        return total, {name: value.item() for name, value in terms.items()}

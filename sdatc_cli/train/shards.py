@@ -1,0 +1,77 @@
+"""Training shards: safetensors files that hold HR clips as JPEG bytes and their LQ versions as pixels.
+
+One shard: `lq` (clips, frames, h, w, 3) uint8; `hr` all JPEG files end to end (4:4:4, quality 95); `ends` (clips *
+frames) where each of them ends. The header carries the version and how the shard was made.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sdatc_cli.errors import InputError
+
+VERSION = "1"
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+@dataclass(frozen=True)
+class ClipPair:
+    """`hr` (frames, 4h, 4w, 3) and `lq` (frames, h, w, 3), both uint8 RGB."""
+
+    hr: np.ndarray
+    lq: np.ndarray
+
+
+def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]) -> None:
+    """Write beside and rename, so that a shard under its final name is whole."""
+    jpegs = [cv2.imencode(".jpg", f[..., ::-1], JPEG)[1].ravel() for pair in pairs for f in pair.hr]
+    tensors = {
+        "lq": np.stack([pair.lq for pair in pairs]),
+        "hr": np.concatenate(jpegs),
+        "ends": np.cumsum([len(j) for j in jpegs], dtype=np.int64),
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, {"version": VERSION, "recipe": json.dumps(recipe)})
+    os.replace(partial, path)
+
+
+class Shard:
+    """One shard in memory; frames are decoded when asked for. InputError for a damaged or foreign file."""
+
+    def __init__(self, path: Path):
+        try:
+            with safe_open(path, "np") as file:
+                version = (file.metadata() or {}).get("version")
+                if version != VERSION:
+                    raise InputError(f"{path} is of shard version {version}, this program reads {VERSION}; prepare it anew")
+                self.lq, self.hr, self.ends = (file.get_tensor(name) for name in ("lq", "hr", "ends"))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a training shard: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.lq)
+
+    @property
+    def frames(self) -> int:
+        return self.lq.shape[1]
+
+    def hr_frame(self, clip: int, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        at = clip * self.frames + frame
+        start = self.ends[at - 1] if at else 0
+        return cv2.imdecode(self.hr[start : self.ends[at]], cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def open_shards(folder: Path) -> list[Shard]:
+    """Every shard of a folder, in name order. InputError if there is none."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"no shards in {folder}; make some with: sdatc train prepare")
+    return [Shard(path) for path in paths]
