@@ -1,0 +1,43 @@
+"""Which device and number format a run uses."""
+
+from typing import Literal, get_args
+
+import torch
+
+from sdatc_cli.errors import DeviceError, UsageError
+
+DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """"auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps". UsageError, or DeviceError if it is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            seen = f"only {count} found" if count else "no CUDA device was found"
+            raise DeviceError(f"--device {name}: {seen}; `sdatc doctor` lists the devices, --device cpu always works")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("--device mps: no Metal device was found; --device cpu always works")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format of the networks: "auto" is fp32 but on CUDA, where it is bf16, or fp16 on cards that lack bf16."""
+    if name not in get_args(DtypeName):
+        raise UsageError(f"--dtype {name}: choose auto, fp32, bf16 or fp16")
+    if name != "auto":
+        return DTYPES[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The short name of a number format, as `--dtype` takes it."""
+    return next(name for name, value in DTYPES.items() if value == dtype)

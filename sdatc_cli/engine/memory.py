@@ -1,0 +1,111 @@
+"""How much memory there is, how much was used, and what to do when it runs out."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from sdatc_models.restorer import RestoreOptions
+from torch import Tensor
+
+from sdatc_cli.errors import DeviceError
+
+SMALLEST_TILE = 32  # LR pixels
+SHARE = 0.7  # of the free memory that a clip may fill
+
+
+class CanRestore(Protocol):
+    """What the engine needs of a network."""
+
+    def restore(self, clip: Tensor, frames: Sequence[int], options: RestoreOptions) -> Tensor:
+        """clip (N, 3, h, w) in [0, 1] -> (N, 3, 4h, 4w) in [0, 1]; `frames` are the absolute indices."""
+        ...
+
+
+class Frugal:
+    """Restores clips; when memory runs out it halves the tile, says so, and goes on with the smaller one.
+
+    tile: edge in LR pixels to begin with, None for whole frames. `notice` receives one line for a person.
+    """
+
+    def __init__(self, restorer: CanRestore, options: RestoreOptions, notice: Callable[[str], None]) -> None:
+        self.restorer = restorer
+        self.options = options
+        self.notice = notice
+
+    def __call__(self, clip: Tensor, frames: Sequence[int]) -> Tensor:
+        """As `Restorer.restore`. DeviceError when even the smallest tile does not fit."""
+        while True:
+            try:
+                return self.restorer.restore(clip, frames, self.options)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+            # Out of the except block: the failed call's tensors are free by now.
+            tile = smaller_tile(self.options.tile, max(clip.shape[-2:]))
+            self.options = replace(self.options, tile=tile)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.notice(f"memory ran out at frame {frames[0]}; going on with tiles of {tile} pixels")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that an allocator found no memory, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "cudnn_status_alloc")
+    )
+
+
+def smaller_tile(tile: int | None, edge: int) -> int:
+    """Half of the tile, or of the frame's longer edge when there was none. DeviceError below SMALLEST_TILE."""
+    current = min(tile or edge, edge)
+    if current <= SMALLEST_TILE:
+        raise DeviceError(
+            f"memory ran out even with tiles of {current} pixels; free some memory, or use --device cpu or a smaller model"
+        )
+    return max(SMALLEST_TILE, current // 2)
+
+
+def tile_for(free: int | None, frames: int, height: int, width: int, bytes_per_pixel: float) -> int | None:
+    """The largest tile edge (LR pixels) whose clip fits SHARE of `free` bytes; None for whole frames.
+
+    bytes_per_pixel: the network's peak for one LR pixel of one frame. An unknown `free` (None) is taken as enough.
+    """
+    if free is None or frames * height * width * bytes_per_pixel <= SHARE * free:
+        return None
+    edge = int((SHARE * free / (frames * bytes_per_pixel)) ** 0.5) // 16 * 16
+    return max(SMALLEST_TILE, edge)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def peak_bytes(device: torch.device) -> dict[str, int]:
+    """The most memory this process held so far: {"host": bytes, "device": bytes (CUDA only)}."""
+    peak = {}
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak

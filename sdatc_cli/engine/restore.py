@@ -1,0 +1,82 @@
+"""Frames in, restored frames out: the network part of a run, without threads, files or a terminal."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdatc_cli.engine.plan import Blender, Clip, clips
+from sdatc_cli.engine.resize import reduce
+from sdatc_cli.engine.scenes import mark_cuts
+from sdatc_cli.errors import InputError
+from sdatc_cli.media.read import Frame
+
+SMALLEST_EDGE = 16  # pixels of an input frame
+
+Network = Callable[[Tensor, Sequence[int]], Tensor]  # (N, 3, h, w), absolute indices -> (N, 3, 4h, 4w)
+
+
+def restore_frames(frames: Iterable[Frame], network: Network, scale: int = 4, done: int = 0) -> Iterator[Frame]:
+    """Restores a stream; holds a handful of frames whatever its length.
+
+    Yields one frame for every frame that goes in, in order, `scale` (2, 3 or 4) times larger, with the same timestamps
+    and the same pixel type. Frames with an absolute index below `done` are looked at but not restored, and not yielded.
+    """
+    blender = Blender()
+    waiting: dict[int, Frame] = {}  # timestamps of the frames in the blender; their `image` is the source's pixel type
+
+    def finish(finished: Iterable[tuple[int, np.ndarray]]) -> Iterator[Frame]:
+        for index, image in finished:
+            frame = waiting.pop(index)
+            if index >= done:
+                yield replace(frame, image=to_pixels(image, frame.image.dtype))
+
+    for clip in _grouped(frames):
+        if clip.stop <= done:
+            continue
+        for frame in clip.items:
+            waiting.setdefault(frame.index, replace(frame, image=frame.image[:0]))
+        yield from finish(blender.push(clip.start, _restore_clip(clip, network, scale), clip.opens))
+    yield from finish(blender.flush())
+
+
+def _grouped(frames: Iterable[Frame]) -> Iterator[Clip[Frame]]:
+    """The stream's clips, cut at scene borders."""
+    return clips((frame.index, frame, cut) for frame, cut in mark_cuts(_checked(frames)))
+
+
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames again. InputError when they are too small or not of one size."""
+    size: tuple[int, ...] | None = None
+    for frame in frames:
+        height, width = frame.image.shape[:2]
+        size = size or (height, width)
+        if min(size) < SMALLEST_EDGE:
+            raise InputError(f"frames of {width}x{height} are too small; {SMALLEST_EDGE}x{SMALLEST_EDGE} is the least")
+        if (height, width) != size:
+            raise InputError(f"frame {frame.index} is {width}x{height}, those before are {size[1]}x{size[0]}")
+        yield frame
+
+
+def _restore_clip(clip: Clip[Frame], network: Network, scale: int) -> np.ndarray:
+    """(N, scale h, scale w, 3) float32 in [0, 1] of a clip of frames (h, w, 3)."""
+    pixels = np.stack([frame.image for frame in clip.items])
+    height, width = pixels.shape[1:3]
+    with torch.no_grad():
+        restored = network(to_tensor(pixels), range(clip.start, clip.stop))
+        restored = reduce(restored.float(), scale * height, scale * width)
+        return restored.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(N, h, w, 3) of uint8 or uint16 -> (N, 3, h, w) float32 in [0, 1]."""
+    peak = np.iinfo(pixels.dtype).max
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(peak))
+
+
+def to_pixels(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] -> the same shape of uint8 or uint16, rounded to nearest."""
+    peak = np.float32(np.iinfo(dtype).max)
+    return (np.clip(image, 0, 1) * peak + np.float32(0.5)).astype(dtype)

@@ -1,0 +1,98 @@
+"""What happens when an allocator finds no memory, and how tiles are chosen."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sdatc_models.restorer import RestoreOptions
+
+from sdatc_cli.engine.device import pick_device, pick_dtype
+from sdatc_cli.engine.memory import SHARE, SMALLEST_TILE, Frugal, ran_out_of_memory, smaller_tile, tile_for
+from sdatc_cli.errors import DeviceError, UsageError
+
+CLIP = torch.zeros(5, 3, 96, 200)
+
+
+class Allocator:
+    """Fails as a device does for every tile over `limit` pixels."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        self.limit, self.error, self.tiles = limit, error, []
+
+    def restore(self, clip, frames, options):
+        self.tiles.append(options.tile)
+        if (options.tile or max(clip.shape[-2:])) > self.limit:
+            raise self.error
+        return clip
+
+
+OOM = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OOM, ids=lambda e: type(e).__name__)
+def test_the_tile_is_halved_until_it_fits_and_stays_there(error):
+    said = []
+    device = Allocator(60, error)
+    network = Frugal(device, RestoreOptions(), said.append)
+    network(CLIP, range(5))
+    network(CLIP, range(3, 8))
+    assert device.tiles == [None, 100, 50, 50]
+    assert said == [f"memory ran out at frame 0; going on with tiles of {tile} pixels" for tile in (100, 50)]
+
+
+def test_a_device_error_when_the_smallest_tile_does_not_fit():
+    network = Frugal(Allocator(0, OOM[0]), RestoreOptions(), lambda line: None)
+    with pytest.raises(DeviceError, match="memory ran out"):
+        network(CLIP, range(5))
+
+
+def test_other_errors_pass_through():
+    network = Frugal(Allocator(0, RuntimeError("shapes do not match")), RestoreOptions(), lambda line: None)
+    with pytest.raises(RuntimeError, match="shapes"):
+        network(CLIP, range(5))
+    assert not ran_out_of_memory(ValueError("out of memory"))
+
+
+@given(st.integers(16, 4096))
+def test_halving_ends(edge):
+    tile, steps = None, 0
+    with pytest.raises(DeviceError):
+        while True:
+            tile = smaller_tile(tile, edge)
+            steps += 1
+            assert SMALLEST_TILE <= tile < edge
+    assert steps <= 8
+
+
+@given(st.integers(2**26, 2**38), st.integers(1, 5), st.integers(16, 4000), st.integers(16, 4000))
+def test_the_chosen_tile_fits_or_is_the_smallest(free, frames, height, width):
+    tile = tile_for(free, frames, height, width, 40_000)
+    area = height * width if tile is None else tile * tile
+    assert frames * area * 40_000 <= SHARE * free or tile == SMALLEST_TILE
+
+
+def test_whole_frames_when_the_system_does_not_say():
+    assert tile_for(None, 5, 1000, 1000, 1e6) is None
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:1", ""])
+def test_an_unknown_device_is_a_usage_error(name):
+    with pytest.raises(UsageError):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:3"])
+def test_a_missing_device_is_a_device_error(name):
+    with pytest.raises(DeviceError):
+        pick_device(name)
+
+
+def test_the_cpu_works_in_fp32_unless_told_otherwise():
+    assert pick_dtype("auto", pick_device("cpu")) == torch.float32
+    assert pick_dtype("bf16", pick_device("cpu")) == torch.bfloat16
