@@ -11,7 +11,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps". UsageError, or DeviceError if it is not here."""
+    """ "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps". UsageError, or DeviceError if it is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, number = name.partition(":")

@@ -5,15 +5,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from sdatc_models.restorer import RestoreOptions
 from torch import Tensor
 
 from sdatc_cli.errors import DeviceError
+from sdatc_cli.settings import SMALLEST_TILE
 
-SMALLEST_TILE = 32  # LR pixels
 SHARE = 0.7  # of the free memory that a clip may fill
 
 
@@ -25,13 +25,16 @@ class CanRestore(Protocol):
         ...
 
 
-class Frugal:
+R = TypeVar("R", bound=CanRestore)
+
+
+class Frugal(Generic[R]):
     """Restores clips; when memory runs out it halves the tile, says so, and goes on with the smaller one.
 
-    tile: edge in LR pixels to begin with, None for whole frames. `notice` receives one line for a person.
+    `options.tile` is what it begins with; `notice` receives one line for a person.
     """
 
-    def __init__(self, restorer: CanRestore, options: RestoreOptions, notice: Callable[[str], None]) -> None:
+    def __init__(self, restorer: R, options: RestoreOptions, notice: Callable[[str], None]) -> None:
         self.restorer = restorer
         self.options = options
         self.notice = notice
