@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdatc_models.restorer import Restorer, RestoreOptions
+from sdatc_models.restorer import RestoreOptions, Restorer
 
 from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
