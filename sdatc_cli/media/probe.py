@@ -1,0 +1,210 @@
+"""What an input is: container, streams, sizes, times, colour. Decodes a frame, for only that tells the truth."""
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av.error
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.stream import Discard, Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from sdatc_cli.errors import InputError
+from sdatc_cli.media.color import is_rgb
+from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, show
+from sdatc_cli.media.images import is_image, probe_images
+from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
+
+__all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
+
+_FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
+
+
+def probe(path: Path) -> MediaInfo:
+    """What a video file, a still image or a folder of numbered frames holds.
+
+    Raises InputError if it is missing, unreadable, or holds no frames.
+    """
+    path = Path(path)
+    check_input(path)
+    if path.is_dir() or is_image(path):
+        return probe_images(path)
+    with open_input(path) as container:
+        return _probe_video(path, container)
+
+
+def pick_video(container: InputContainer, path: Path) -> VideoStream:
+    """The video stream to restore: not a cover, the default one if one is marked so, else the first.
+
+    Raises InputError if there is none.
+    """
+    streams = [s for s in container.streams.video if s.codec_context is not None and not _is_cover(s)]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams})
+        has = f"only {', '.join(kinds)}" if kinds else "no streams"
+        if "video" in kinds:
+            has = "only cover pictures or video in an unknown codec"
+        raise InputError(f"{show(path)}: no video in this file ({has})")
+    return next((s for s in streams if s.disposition & Disposition.default), streams[0])
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def stream_info(stream: Stream) -> StreamInfo:
+    """The description of one stream of an open container."""
+    codec = stream.codec_context.name if stream.codec_context is not None else getattr(stream, "name", None)
+    disposition = tuple(flag.name for flag in Disposition if flag & stream.disposition and flag.name)
+    return StreamInfo(
+        index=stream.index,
+        kind=stream.type if stream.type in ("video", "audio", "subtitle", "attachment") else "data",
+        codec=codec or "unknown",
+        language=stream.metadata.get("language"),
+        title=stream.metadata.get("title"),
+        disposition=disposition,
+        cover=_is_cover(stream),
+    )
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames of a stream, silently skipping what cannot be decoded, over a bounded number of packets."""
+    for count, packet in enumerate(container.demux(stream)):
+        if count > _FIRST_FRAME_PACKETS:
+            return
+        try:
+            yield from packet.decode()
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, ValueError):
+            continue
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    stream.thread_type = "SLICE"  # frame threads would decode many frames to deliver one
+    try:
+        frame = next(decoded(container, stream), None)
+    except (av.error.FFmpegError, OSError):
+        frame = None
+    if frame is None:
+        raise InputError(f"{show(path)}: no frame of the video can be decoded ({stream.codec_context.name})")
+    if frame.width < 1 or frame.height < 1 or frame.width * frame.height > MAX_PIXELS:
+        raise InputError(f"{show(path)}: frames of {frame.width}x{frame.height} pixels cannot be restored")
+    return frame
+
+
+def _probe_video(path: Path, container: InputContainer) -> MediaInfo:
+    stream = pick_video(container, path)
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    streams = tuple(stream_info(s) for s in container.streams)
+    frame = _first_frame(container, stream, path)
+    rate = _plausible_rate(stream.average_rate) or _plausible_rate(stream.guessed_rate)
+    duration = _duration(container, stream)
+    count = stream.frames or (round(duration * rate) if duration and rate else 0)
+    alpha = any(c.is_alpha for c in frame.format.components)
+    color = _color(stream, frame)
+    interlaced = bool(frame.interlaced_frame)
+    return MediaInfo(
+        path=path,
+        kind="video",
+        width=frame.width,
+        height=frame.height,
+        frame_rate=rate,
+        frame_count=count if 0 < count < 1 << 40 else None,
+        duration=duration,
+        pix_fmt=frame.format.name,
+        bit_depth=max(c.bits for c in frame.format.components),
+        rotation=frame.rotation % 360,
+        streams=streams,
+        container=container.format.name,
+        codec=stream.codec_context.name,
+        video_index=stream.index,
+        time_base=stream.time_base,
+        start_time=(container.start_time or 0) / 1_000_000,
+        color=color,
+        sample_aspect_ratio=_aspect(stream),
+        display_matrix=_display_matrix(frame),
+        interlaced=interlaced,
+        has_alpha=alpha,
+        mastering=_mastering(frame),
+        notices=tuple(_notices(streams, stream.index, alpha, interlaced, color)),
+    )
+
+
+def _plausible_rate(rate: Fraction | None) -> Fraction | None:
+    return rate if rate and Fraction(1, 1000) <= rate <= 1000 else None
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration is not None and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        seconds = container.duration / 1_000_000
+    else:
+        return None
+    return seconds if 0 < seconds < 1e9 else None
+
+
+def _aspect(stream: VideoStream) -> Fraction | None:
+    ratio = stream.sample_aspect_ratio
+    return ratio if ratio and ratio > 0 and ratio != 1 else None
+
+
+def _color(stream: VideoStream, frame: VideoFrame) -> ColorInfo:
+    context = stream.codec_context
+
+    def known(mine: int, other: int) -> int:
+        return int(mine if mine != UNSPECIFIED else other)
+
+    full = frame.format.name.startswith("yuvj") or is_rgb(frame.format.name)
+    return ColorInfo(
+        primaries=known(frame.color_primaries, context.color_primaries),
+        transfer=known(frame.color_trc, context.color_trc),
+        matrix=known(frame.colorspace, context.colorspace),
+        range=2 if full else int(frame.color_range or context.color_range),
+    )
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None or len(bytes(data)) != 36:
+        return None
+    matrix = struct.unpack("9i", bytes(data))
+    return None if matrix == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30) else matrix
+
+
+def _mastering(frame: VideoFrame) -> Mastering | None:
+    """HDR10 metadata from the side data, which are C structs of FFmpeg (libavutil/mastering_display_metadata.h)."""
+    display = frame.side_data.get(Type.MASTERING_DISPLAY_METADATA)
+    light = frame.side_data.get(Type.CONTENT_LIGHT_LEVEL)
+    primaries = luminance = cll = fall = None
+    if display is not None and len(bytes(display)) >= 88:
+        values = struct.unpack("22i", bytes(display)[:88])
+        pairs = [Fraction(n, d) if d else Fraction(0) for n, d in zip(values[0:20:2], values[1:20:2], strict=True)]
+        if values[20]:
+            primaries = tuple((pairs[i], pairs[i + 1]) for i in range(0, 8, 2))
+        if values[21]:
+            luminance = (pairs[8], pairs[9])
+    if light is not None and len(bytes(light)) >= 8:
+        cll, fall = struct.unpack("2I", bytes(light)[:8])
+    return Mastering(primaries, luminance, cll, fall) if primaries or luminance or cll or fall else None
+
+
+def _notices(
+    streams: tuple[StreamInfo, ...], index: int, alpha: bool, interlaced: bool, color: ColorInfo
+) -> Iterator[str]:
+    videos = [s for s in streams if s.kind == "video" and not s.cover]
+    if len(videos) > 1:
+        others = ", ".join(str(s.index) for s in videos if s.index != index)
+        yield f"{len(videos)} video streams: stream {index} is restored, {others} copied as they are"
+    if alpha:
+        yield "transparency is not kept: the frames are restored over their own colours"
+    if interlaced:
+        yield "interlaced video: deinterlaced, one frame for every two fields"
+    if color.hdr:
+        yield f"high dynamic range ({color.hdr}): kept in 10 bit, with its tags"

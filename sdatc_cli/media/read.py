@@ -1,0 +1,276 @@
+"""Frames of an input, one after the other, in constant memory."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from sdatc_cli.errors import InputError
+from sdatc_cli.media.color import Converter, is_rgb, resolve
+from sdatc_cli.media.container import MAX_PIXELS, one_line, open_input, show
+from sdatc_cli.media.damage import DamageLog, missing_bytes
+from sdatc_cli.media.deinterlace import Deinterlacer
+from sdatc_cli.media.images import read_image
+from sdatc_cli.media.info import MediaInfo
+
+_LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
+_MOST_READ_ERRORS = 200  # in a row; then the rest of the file is given up
+
+
+@dataclass
+class Frame:
+    """One picture. `image` is (height, width, 3) RGB, uint8, or uint16 over its full range for sources over 8 bits.
+
+    `pts` and `duration` count in `time_base` seconds; None for stills. `index` is the absolute index of the frame in
+    its input, whatever part of it is read. `name` is the file of a still.
+    """
+
+    image: np.ndarray
+    pts: int | None
+    time_base: Fraction | None
+    index: int
+    name: Path | None = None
+    duration: int = 0
+
+
+class FrameReader:
+    """Iterates over the frames of an input from `start` on for `duration` seconds (both from the input's first time).
+
+    A context manager. What cannot be decoded is left out or concealed, and told in `damage` at the end of iteration.
+    Iterating raises InputError only where nothing at all can be read. A still image ignores `start` and `duration`; a
+    folder counts 25 frames a second.
+    """
+
+    def __init__(self, info: MediaInfo, start: float | None = None, duration: float | None = None) -> None:
+        self.info = info
+        self.damage: list[str] = []
+        self._start = start or 0.0
+        self._end = None if duration is None else self._start + duration
+        self._container: InputContainer | None = None
+        self._log = DamageLog()
+
+    def __enter__(self) -> "FrameReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; iteration must have ended."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._log = DamageLog()
+        self.damage = []
+        if self.info.kind == "video":
+            return self._video_frames()
+        return self._image_frames()
+
+    def _image_frames(self) -> Iterator[Frame]:
+        info = self.info
+        for index, path in enumerate(info.frames):
+            time = index / float(info.frame_rate or 25)
+            if info.kind == "frames" and (time < self._start - 1e-9 or (self._end and time >= self._end - 1e-9)):
+                continue
+            try:
+                image = read_image(path)
+            except InputError as error:
+                self.damage.append(f"frame left out: {error}")
+                continue
+            if image.shape[:2] != (info.height, info.width):
+                raise InputError(
+                    f"{show(path)}: {image.shape[1]}x{image.shape[0]} pixels, but the first frame has "
+                    f"{info.width}x{info.height}"
+                )
+            yield Frame(image, None, None, index, path)
+
+    def _video_frames(self) -> Iterator[Frame]:
+        info = self.info
+        rgb = is_rgb(info.pix_fmt)
+        converter = Converter(resolve(info.color, info.width, info.height, rgb))
+        container = self._container = open_input(info.path)
+        if info.video_index >= len(container.streams.get()):
+            raise InputError(f"{show(info.path)}: the file changed after it was probed")
+        stream = container.streams[info.video_index]
+        if not isinstance(stream, VideoStream):
+            raise InputError(f"{show(info.path)}: the file changed after it was probed")
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        source = _Source(container, stream, self._log, info)
+        try:
+            yield from self._select(source, converter)
+        finally:
+            self._report(source)
+
+    def _select(self, source: "_Source", converter: Converter) -> Iterator[Frame]:
+        info = self.info
+        base = source.time_base
+        first = round((info.start_time + self._start) / base) if self._start else None
+        end = None if self._end is None else round((info.start_time + self._end) / base)
+        index = None
+        for frame, pts in source.frames(first):
+            if index is None:
+                index = source.rank(pts) if first is not None else 0
+            if first is not None and pts < first:
+                index += 1
+                continue
+            if end is not None and pts >= end:
+                source.complete = False
+                return
+            if (frame.width, frame.height) != (info.width, info.height):
+                self._log.add(f"frames of another size, brought to {info.width}x{info.height}", source.seconds(pts))
+            image = converter.to_rgb(frame, info.width, info.height, deep=info.bit_depth > 8)
+            yield Frame(image, pts, base, index, duration=max(frame.duration, 0))
+            index += 1
+
+    def _report(self, source: "_Source") -> None:
+        self.damage = self._log.lines()
+        if not source.complete or self._start or self._end is not None:
+            return
+        try:
+            cut = missing_bytes(self.info.path)
+        except OSError:
+            cut = None
+        if cut:
+            self.damage.append(f"the file is cut short: {cut[0]} of {cut[1]} bytes are there")
+        missing = source.announced - source.count - source.discarded
+        if source.announced and missing > 0:
+            self.damage.append(f"{missing} of {source.announced} frames that the file announces are not in it")
+
+
+class _Source:
+    """Decodes one stream: faults are logged, missing timestamps filled in."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, log: DamageLog, info: MediaInfo) -> None:
+        self._container, self._stream, self._log, self._info = container, stream, log, info
+        self.time_base = stream.time_base or Fraction(1, 1000)
+        self.announced = 0 if info.container == "avi" else stream.frames  # AVI counts repetitions
+        self.count = 0  # frames decoded or skipped
+        self.discarded = 0  # packets that an edit list hides
+        self.complete = False
+        self._seen: list[int] = []  # timestamps of packets, kept until the first frame is out
+        rate = info.frame_rate or Fraction(25)
+        self._step = max(round(1 / rate / self.time_base), 1)
+
+    def seconds(self, pts: int | None) -> float | None:
+        """A timestamp as seconds from the start of the input."""
+        return None if pts is None else float(pts * self.time_base) - self._info.start_time
+
+    def rank(self, pts: int) -> int:
+        """How many frames of the stream come before this timestamp."""
+        return sum(other < pts for other in self._seen)
+
+    def frames(self, first: int | None) -> Iterator[tuple[VideoFrame, int]]:
+        """Decoded frames with their timestamps in order; frames long before timestamp `first` may be left out."""
+        deinterlacer = Deinterlacer(self._stream) if self._info.interlaced else None
+        clock = _Clock(self._step)
+        for frame in self._decoded(first):
+            for ready in deinterlacer.push(frame) if deinterlacer else [frame]:
+                if ready is not None:
+                    yield ready, clock.time(ready)
+        self.complete = True
+
+    def _decoded(self, first: int | None) -> Iterator[VideoFrame | None]:
+        """Frames, then None to flush."""
+        for packet in self._from_keyframe(first):
+            flush = packet.size == 0 and packet.pts is None and packet.dts is None
+            if packet.size == 0 and not flush:
+                continue  # AVI marks a repeated frame so; sent on, it would end the decoder
+            if first is not None and not self.count and packet.pts is not None and not packet.is_discard:
+                self._seen.append(packet.pts)
+            self.discarded += packet.is_discard
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                break
+            except (av.error.FFmpegError, ValueError, MemoryError):
+                self._log.add("packets could not be decoded", self.seconds(packet.pts or packet.dts))
+                continue
+            yield from self._counted(frames)
+        with contextlib.suppress(av.error.FFmpegError, ValueError, MemoryError):
+            yield from self._counted(self._stream.decode(None))
+        yield None
+
+    def _counted(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            if frame.is_corrupt:
+                self._log.add("damaged frames were concealed", self.seconds(frame.pts))
+            self.count += 1
+            yield frame
+
+    def _from_keyframe(self, first: int | None) -> Iterator[Packet]:
+        """All packets from the last keyframe at or before timestamp `first`; the others are only counted."""
+        if first is None:
+            yield from self._packets()
+            return
+        held: list[Packet] = []
+        packets = self._packets()
+        for packet in packets:
+            if packet.is_keyframe and packet.pts is not None and packet.pts <= first:
+                self._seen.extend(p.pts for p in held if p.pts is not None and not p.is_discard)
+                held = []
+            held.append(packet)
+            if packet.pts is None or packet.pts > first or len(held) > _LONGEST_GOP:
+                break
+        yield from held
+        yield from packets
+
+    def _packets(self) -> Iterator[Packet]:
+        """Packets of the stream, going on after read errors where the demuxer can."""
+        errors = 0
+        last = None
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    errors = 0
+                    last = packet.pts if packet.pts is not None else last
+                    yield packet
+                return
+            except (av.error.FFmpegError, OSError) as error:
+                errors += 1
+                if errors == 1:
+                    self._log.add(f"read errors ({one_line(error)})", self.seconds(last))
+                if errors > _MOST_READ_ERRORS:
+                    return
+
+
+class _Clock:
+    """Chooses each frame's timestamp: its own, or the decoder's clock where the container's are in disorder (AVI)."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._last: int | None = None
+        self._last_pts = self._last_dts = -(1 << 62)
+        self._bad_pts = self._bad_dts = 0
+
+    def time(self, frame: VideoFrame) -> int:
+        """Timestamp of the next frame."""
+        pts, dts = (value if value is not None and abs(value) < 1 << 60 else None for value in (frame.pts, frame.dts))
+        if dts is not None:
+            self._bad_dts += dts <= self._last_dts
+            self._last_dts = dts
+        if pts is not None:
+            self._bad_pts += pts <= self._last_pts
+            self._last_pts = pts
+        chosen = pts if pts is not None and (dts is None or self._bad_pts <= self._bad_dts) else dts
+        if chosen is None:
+            chosen = 0 if self._last is None else self._last + self._step
+        self._last = chosen
+        return chosen

@@ -1,0 +1,202 @@
+"""Copies everything but the restored video from the input into the output, packet by packet."""
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+import av
+import av.error
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+from av.video.stream import VideoStream
+
+from sdatc_cli.errors import OutputError
+from sdatc_cli.media.container import one_line, open_input
+from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.probe import stream_info
+
+# Formats that describe themselves (brands, statistics): false once the video is another one.
+STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "DURATION", "BPS", "NUMBER_OF_FRAMES",
+              "NUMBER_OF_BYTES", "_STATISTICS_WRITING_APP", "_STATISTICS_WRITING_DATE_UTC",
+              "_STATISTICS_TAGS"}  # fmt: skip
+# FFmpeg's MPEG-TS writer takes every codec, but as private data that nothing can play.
+_TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
+             "s302m", "pcm_bluray", "dvbsub", "dvb_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvb_teletext",
+             "libzvbi_teletextdec", "h264", "hevc", "mpeg2video", "mpeg1video", "scte_35", "timed_id3"}  # fmt: skip
+_LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
+
+
+def live_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata without the entries that describe the old file rather than the work."""
+    return {k: v for k, v in metadata.items() if k.split("-")[0] not in STALE_TAGS and k not in STALE_TAGS}
+
+
+def can_hold(stream: Stream, container: str) -> bool:
+    """Whether a container takes a stream as it is, found by writing the header of a file with it alone."""
+    if container == "mpegts" and stream_info(stream).codec not in _TS_HOLDS:
+        return False
+    try:
+        scratch = av.open(BytesIO(), "w", format=container)
+        try:
+            _add(scratch, stream)
+            scratch.start_encoding()
+        finally:
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
+                scratch.close()
+    except (av.error.FFmpegError, ValueError, TypeError, OverflowError):
+        return False
+    return True
+
+
+def _add(output: OutputContainer, stream: Stream) -> Stream:
+    if isinstance(stream, AttachmentStream):
+        name, mime = stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream"
+        return output.add_attachment(name, mime, stream.data)
+    copy: Any = output.add_stream_from_template(stream, opaque=True)  # type: ignore[arg-type]
+    copy.metadata.update(live_tags(stream.metadata) if isinstance(stream, VideoStream) else stream.metadata)
+    copy.disposition = stream.disposition
+    return copy
+
+
+class StreamCopier:
+    """Reads the input a second time and hands its other streams on, in step with the encoded video.
+
+    Times are seconds of the input's clock less `shift`; packets outside [start, end) are left out, sound to the
+    packet. `notices` tells what the container cannot hold.
+    """
+
+    def __init__(self, info: MediaInfo, container: str, start: float | None, end: float | None, shift: float) -> None:
+        self.notices: list[str] = []
+        self.input = open_input(info.path)
+        self._info, self._container, self._shift = info, container, shift
+        self._start = None if start is None else info.start_time + start
+        self._end = None if end is None else info.start_time + end
+        self._output: OutputContainer | None = None
+        self._copies: dict[int, Stream] = {}
+        self._last_dts: dict[int, int] = {}
+        self._failed: dict[int, int] = {}
+        self._packets: Iterator[Packet] = iter(())
+        self._held: Packet | None = None
+
+    def add_streams(self, output: OutputContainer, before: bool) -> None:
+        """Add the streams that stand before (or after) the restored one; call for both in turn, then `begin`."""
+        self._output = output
+        for stream in self.input.streams:
+            if stream.index == self._info.video_index or (stream.index < self._info.video_index) != before:
+                continue
+            info = stream_info(stream)
+            if stream.discard == Discard.all or (info.kind == "data" and "timecode" in stream.metadata):
+                continue  # the chapter and timecode tracks of MOV: written anew from chapters and tags
+            if not can_hold(stream, self._container):
+                self.notices.append(f"{info} left out: {self._container} cannot hold it")
+                continue
+            self._copies[stream.index] = _add(output, stream)
+
+    def begin(self) -> None:
+        """Start reading; every stream of the output must have been added."""
+        wanted = [s for s in self.input.streams if s.index in self._copies and not isinstance(s, AttachmentStream)]
+        for stream in self.input.streams:
+            if stream not in wanted:
+                stream.discard = Discard.all
+        self._packets = self.input.demux(wanted) if wanted else iter(())
+
+    def advance(self, until: float | None) -> None:
+        """Copy packets up to `until` (seconds of the output's clock), or all that are left if None."""
+        while True:
+            if self._held is None:
+                self._held = self._next()
+            packet = self._held
+            if packet is None:
+                return
+            time = self._time(packet)
+            if until is not None and time is not None and time - self._shift > until:
+                return
+            self._held = None
+            self._copy(packet)
+
+    def close(self) -> None:
+        """Let go of the input and sum up what could not be copied."""
+        for index, count in self._failed.items():
+            self.notices.append(f"{count} packets of {self._info.streams[index]} could not be copied")
+        self._failed = {}
+        self.input.close()
+
+    def _next(self) -> Packet | None:
+        """The next packet of the wanted part."""
+        errors = 0
+        while errors < 200:
+            try:
+                for packet in self._packets:
+                    if packet.size == 0:
+                        continue
+                    time = self._time(packet)
+                    if self._end is not None and time is not None and time > self._end + _LATE:
+                        return None
+                    if self._wanted(packet):
+                        return packet
+                return None
+            except (av.error.FFmpegError, OSError):  # damaged stretch: go on behind it
+                errors += 1
+                streams = [s for s in self.input.streams if s.index in self._copies]
+                self._packets = self.input.demux([s for s in streams if not isinstance(s, AttachmentStream)])
+        return None
+
+    def _wanted(self, packet: Packet) -> bool:
+        stream = packet.stream
+        if stream.disposition & Disposition.attached_pic or packet.pts is None:
+            return True
+        first = float(packet.pts * packet.time_base)
+        last = first + float((packet.duration or 0) * packet.time_base)
+        if self._end is not None and first >= self._end:
+            return False
+        if self._start is None:
+            return True
+        if isinstance(stream, VideoStream):  # a copied one can only begin with a keyframe
+            return first >= self._start and (packet.is_keyframe or stream.index in self._last_dts)
+        return last > self._start or first >= self._start
+
+    def _time(self, packet: Packet) -> float | None:
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        return None if stamp is None else float(stamp * packet.time_base)
+
+    def _copy(self, packet: Packet) -> None:
+        index = packet.stream.index
+        self._retime(packet, index)
+        packet.stream = self._copies[index]
+        assert self._output is not None
+        try:
+            self._output.mux(packet)
+        except av.error.OSError as error:
+            raise OutputError(f"the output cannot be written ({one_line(error)})") from error
+        except (av.error.FFmpegError, ValueError):
+            self._failed[index] = self._failed.get(index, 0) + 1
+
+    def _retime(self, packet: Packet, index: int) -> None:
+        """Shift the packet to the output's clock; repair what muxers refuse: missing or backward decoding times."""
+        base = packet.time_base
+        shift = round(Fraction(self._shift) / base)
+        if packet.stream.disposition & Disposition.attached_pic:
+            packet.pts = packet.dts = 0
+            return
+        if packet.pts is not None:
+            moved = packet.pts - shift
+            if moved < 0 and self._start is not None and packet.stream.type == "subtitle":
+                packet.duration = max((packet.duration or 0) + moved, 0)  # it stands since before the start
+                moved = 0
+            packet.pts = moved
+        last = self._last_dts.get(index)
+        if packet.dts is not None:
+            packet.dts -= shift
+        elif packet.pts is not None:
+            packet.dts = packet.pts if last is None else max(packet.pts, last + 1)
+        else:
+            packet.dts = 0 if last is None else last + max(packet.duration or 0, 1)
+            packet.pts = packet.dts
+        if last is not None and packet.dts <= last and packet.stream.type != "subtitle":
+            packet.dts = last + 1
+        if packet.pts is None or packet.pts < packet.dts:
+            packet.pts = packet.dts
+        self._last_dts[index] = packet.dts

@@ -1,0 +1,109 @@
+"""Outputs appear under their final name whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from sdatc_cli.errors import OutputError
+from sdatc_cli.media.container import one_line, show
+
+
+def check_target(out: Path, source: Path, overwrite: bool) -> None:
+    """Refuse an output that is the input, lies in a missing folder, or exists while `overwrite` is off.
+
+    Raises OutputError.
+    """
+    try:
+        if out.exists() and source.exists() and out.samefile(source):
+            raise OutputError(f"{show(out)}: the output is the input; choose another name")
+        if not out.parent.is_dir():
+            raise OutputError(f"{show(out.parent)}: no such folder for the output")
+        if os.path.lexists(out) and not overwrite:
+            raise OutputError(f"{show(out)}: exists already; -y overwrites it")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
+
+
+class TargetFile:
+    """A temporary file beside `out` that `commit` moves to its name after an fsync and `discard` removes."""
+
+    def __init__(self, out: Path) -> None:
+        """Raises OutputError if the folder cannot be written or `out` is a folder."""
+        if out.is_dir():
+            raise OutputError(f"{show(out)}: is a folder")
+        self.out = out
+        try:
+            handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=out.suffix[:16], dir=out.absolute().parent)
+            os.close(handle)
+        except OSError as error:
+            raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
+        self.path = Path(name)
+
+    def commit(self) -> None:
+        """Make the file durable and give it its name."""
+        try:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(self.path, 0o666 & ~umask)
+            sync(self.path)
+            os.replace(self.path, self.out)
+            sync(self.out.absolute().parent)
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{show(self.out)}: cannot be written ({one_line(error)})") from error
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        self.path.unlink(missing_ok=True)
+
+
+class TargetFolder:
+    """A temporary folder beside `out`; `commit` renames it, or moves its files into an existing folder of frames."""
+
+    def __init__(self, out: Path, endings: frozenset[str]) -> None:
+        """Raises OutputError if `out` is a file or a folder that holds anything but numbered frames."""
+        self.out = out
+        try:
+            if out.is_dir():
+                alien = next((p for p in out.iterdir() if p.suffix not in endings or not p.stem.isdigit()), None)
+                if alien is not None:
+                    raise OutputError(f"{show(out)}: not a folder of numbered frames ({show(alien)}); left alone")
+            elif os.path.lexists(out):
+                raise OutputError(f"{show(out)}: is not a folder; give the output an ending for a video or image")
+            self.path = Path(tempfile.mkdtemp(prefix=".sdatc-", dir=out.absolute().parent))
+        except OSError as error:
+            raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
+
+    def commit(self) -> None:
+        """Give the folder its name; frames of an earlier run give way."""
+        try:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(self.path, 0o777 & ~umask)
+            if self.out.is_dir():
+                for old in list(self.out.iterdir()):
+                    old.unlink()
+                self.out.rmdir()
+            sync(self.path)
+            os.replace(self.path, self.out)
+            sync(self.out.absolute().parent)
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{show(self.out)}: cannot be written ({one_line(error)})") from error
+
+    def discard(self) -> None:
+        """Remove the temporary folder and what is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or, where the system can, a folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # folders on Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
