@@ -11,7 +11,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:N" or "mps". UsageError, or DeviceError if it is not here."""
+    """The device called auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+
+    UsageError for another name, DeviceError for a device that is not here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, number = name.partition(":")
@@ -28,7 +31,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of the networks: "auto" is fp32 but on CUDA, where it is bf16, or fp16 on cards that lack bf16."""
+    """The number format of the networks: auto is fp32, but on CUDA bf16, or fp16 on cards that lack that."""
     if name not in get_args(DtypeName):
         raise UsageError(f"--dtype {name}: choose auto, fp32, bf16 or fp16")
     if name != "auto":

@@ -70,7 +70,7 @@ def smaller_tile(tile: int | None, edge: int) -> int:
     current = min(tile or edge, edge)
     if current <= SMALLEST_TILE:
         raise DeviceError(
-            f"memory ran out even with tiles of {current} pixels; free some memory, or use --device cpu or a smaller model"
+            f"memory ran out even with tiles of {current} pixels; free some memory, use --device cpu or a smaller model"
         )
     return max(SMALLEST_TILE, current // 2)
 

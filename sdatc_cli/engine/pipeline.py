@@ -1,7 +1,7 @@
 """Three stages that overlap in time: one thread fetches frames, the caller works on them, one thread stores them.
 
-The queues between them are short, so memory does not grow with the length of the video. An error in any stage, or Ctrl-C in
-the caller, stops all three and is raised to the caller once both threads have ended.
+The queues between them are short, so memory does not grow with the length of the video. An error in any stage, or
+Ctrl-C in the caller, stops all three and is raised to the caller once both threads have ended.
 """
 
 import threading

@@ -1,8 +1,9 @@
 """From a stream of frames to overlapping clips, and from restored clips back to a stream of frames.
 
-Clips hold `LENGTH` frames and start at multiples of `STRIDE` of the *absolute* frame index, so that the same video gives the
-same clips wherever a run begins. No clip crosses a scene border. The first clip of a scene starts with the scene and the last
-one ends with it; both may overlap their neighbour by more than two frames. A scene of fewer than `LENGTH` frames is one clip.
+Clips hold `LENGTH` frames and start at multiples of `STRIDE` of the *absolute* frame index, so that the same video
+gives the same clips wherever a run begins. No clip crosses a scene border. The first clip of a scene starts with the
+scene and the last one ends with it; both may overlap their neighbour by more than two frames. A scene of fewer than
+`LENGTH` frames is one clip.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clip(Generic[T]):
-    """1 to LENGTH consecutive items; `start` is the absolute index of the first, `opens` says that a scene begins here."""
+    """1 to LENGTH consecutive items from the absolute index `start` on; `opens` when a scene begins with them."""
 
     start: int
     items: tuple[T, ...]
@@ -35,8 +36,8 @@ class Clip(Generic[T]):
 def clips(frames: Iterable[tuple[int, T, bool]]) -> Iterator[Clip[T]]:
     """Cuts a stream into clips, holding at most LENGTH items.
 
-    frames: (absolute index, item, begins a new scene) in rising order, any number of them; a gap in the indices is a scene
-    border too. Every item is in at least one clip; clips come in rising order of `start`.
+    frames: (absolute index, item, begins a new scene) in rising order, any number of them; a gap in the indices is a
+    scene border too. Every item is in at least one clip; clips come in rising order of `start`.
     """
     scene: _Scene[T] | None = None
     for index, item, cut in frames:
@@ -96,7 +97,7 @@ class Blender:
         self._weights: dict[int, int] = {}
 
     def push(self, start: int, images: Iterable[np.ndarray], opens: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Adds a restored clip: images of float32, any equal shape. Yields (absolute index, image) no later clip touches."""
+        """Adds a restored clip of float32 images. Yields (absolute index, image) of those no later clip can touch."""
         yield from self.flush(None if opens else start)
         images = list(images)
         for position, image in enumerate(images):
