@@ -120,7 +120,9 @@ class Trainer:
             os.replace(partial, self.run / CHECKPOINT)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
-            raise OutputError(f"cannot write a checkpoint in {self.run} ({error}); the last good one is kept") from error
+            raise OutputError(
+                f"cannot write a checkpoint in {self.run} ({error}); the last good one is kept"
+            ) from error
 
     def resume(self) -> bool:
         """Take up the run's checkpoint if there is one. ModelError when it is damaged or of another configuration."""

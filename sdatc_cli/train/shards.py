@@ -50,7 +50,9 @@ class Shard:
             with safe_open(path, "np") as file:
                 version = (file.metadata() or {}).get("version")
                 if version != VERSION:
-                    raise InputError(f"{path} is of shard version {version}, this program reads {VERSION}; prepare it anew")
+                    raise InputError(
+                        f"{path} is of shard version {version}, this program reads {VERSION}; prepare it anew"
+                    )
                 self.lq, self.hr, self.ends = (file.get_tensor(name) for name in ("lq", "hr", "ends"))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not a training shard: {error}") from error

@@ -1,0 +1,42 @@
+"""Colour correction of restored frames against their low-quality originals (the paper's appendix)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def enlarge(x_lq: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic (N, 3, h, w) -> (N, 3, *size)."""
+    return F.interpolate(x_lq, size=size, mode="bicubic", align_corners=False)
+
+
+def adain(image: Tensor, reference: Tensor) -> Tensor:
+    """Give each frame and channel of `image` (N, C, H, W) the mean and standard deviation of `reference`'s."""
+    std, mean = torch.std_mean(image, (2, 3), keepdim=True)
+    wanted_std, wanted_mean = torch.std_mean(reference, (2, 3), keepdim=True)
+    return (image - mean) / (std + 1e-6) * wanted_std + wanted_mean
+
+
+def low_pass(image: Tensor, levels: int = 5) -> Tensor:
+    """The low band of an a-trous wavelet: `levels` dilated binomial blurs with reflected edges, (N, C, H, W)."""
+    channels = image.shape[1]
+    tap = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
+    kernel = torch.outer(tap, tap).expand(channels, 1, 3, 3)
+    for level in range(levels):
+        radius = 2**level
+        padded = F.pad(image, (radius,) * 4, mode="replicate")
+        image = F.conv2d(padded, kernel, dilation=radius, groups=channels)
+    return image
+
+
+def wavelet(image: Tensor, reference: Tensor) -> Tensor:
+    """The high bands of `image` on the low band of `reference`; both (N, C, H, W)."""
+    return image - low_pass(image) + low_pass(reference)
+
+
+def correct(image: Tensor, x_lq: Tensor, method: str) -> Tensor:
+    """Apply `method` ("adain" | "wavelet" | "none") to `image` (N, 3, H, W) with the enlarged `x_lq` as reference."""
+    if method == "none":
+        return image
+    reference = enlarge(x_lq, (image.shape[-2], image.shape[-1]))
+    return adain(image, reference) if method == "adain" else wavelet(image, reference)

@@ -1,0 +1,88 @@
+"""Optical flow between neighbouring frames, resampled to the latent grid, with an occlusion mask.
+
+A flow F of shape (2, H, W) holds (x, y) displacements in pixels of its own grid: frame a at p shows what frame b
+shows at p + F(p), and `warp(b, F)` brings b onto a.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipFlow:
+    """Flows of a clip of N frames on one grid. `to_next[i]` leads from frame i to i + 1, `to_previous[i]` from i + 1
+    to i, both (N - 1, 2, H, W); the masks (N - 1, 1, H, W) are 1 where the flow can be trusted."""
+
+    to_next: Tensor
+    to_previous: Tensor
+    next_mask: Tensor
+    previous_mask: Tensor
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Sample `image` (N, C, H, W) bilinearly at p + flow(p); flow (N, 2, H, W) in pixels. Edges are repeated."""
+    height, width = image.shape[-2:]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=image.device), torch.arange(width, device=image.device), indexing="ij"
+    )
+    at_x = (x + flow[:, 0]) * (2 / max(width - 1, 1)) - 1
+    at_y = (y + flow[:, 1]) * (2 / max(height - 1, 1)) - 1
+    grid = torch.stack([at_x, at_y], -1).to(image.dtype)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def resample(flow: Tensor, height: int, width: int) -> Tensor:
+    """Bring a flow (N, 2, h, w) to another grid; x and y displacements scale with their own axes."""
+    scale = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
+    return F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False) * scale
+
+
+def trusted(flow: Tensor, back: Tensor) -> Tensor:
+    """1 where the flow and the flow back agree: |f + warp(b)| <= 0.01 (|f| + |b|) + 0.5; (N, 1, H, W)."""
+    returned = warp(back, flow)
+    length = flow.norm(dim=1, keepdim=True) + returned.norm(dim=1, keepdim=True)
+    return ((flow + returned).norm(dim=1, keepdim=True) <= 0.01 * length + 0.5).to(flow.dtype)
+
+
+def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """OpenCV's DIS flow (Kroeger et al., 2016) from a to b, uint8 grey (H, W) -> (2, H, W). Frames below 16 get zero."""
+    if min(a.shape) < 16:
+        return np.zeros((2, *a.shape), np.float32)
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # pyright: ignore
+    return flow.transpose(2, 0, 1)
+
+
+def dis_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (N, 3, h, w) in [0, 1] -> flows to the next and to the previous frame, each (N - 1, 2, h, w)."""
+    weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    grey = ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+    pairs = list(zip(grey[:-1], grey[1:], strict=True))
+    to_next = torch.from_numpy(np.stack([dis(a, b) for a, b in pairs]))
+    to_previous = torch.from_numpy(np.stack([dis(b, a) for a, b in pairs]))
+    return to_next.to(frames.device), to_previous.to(frames.device)
+
+
+def raft_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """As `dis_flows`, by torchvision's RAFT. ModuleNotFoundError where torchvision is not installed."""
+    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small  # noqa: TID251
+
+    height, width = frames.shape[-2:]
+    model = raft_small(weights=Raft_Small_Weights.DEFAULT).to(frames.device).eval()
+    size = (max(128, -(-height // 8) * 8), max(128, -(-width // 8) * 8))
+    large = F.interpolate(frames, size=size, mode="bilinear", align_corners=False) * 2 - 1
+    a, b = large[:-1], large[1:]
+    return resample(model(a, b)[-1], height, width), resample(model(b, a)[-1], height, width)
+
+
+def clip_flow(frames: Tensor, grid: tuple[int, int], method: str) -> ClipFlow | None:
+    """Flows of a clip (N, 3, h, w) on the latent `grid`; None for a single frame or method "none"."""
+    if method == "none" or frames.shape[0] < 2:
+        return None
+    flows = dis_flows(frames) if method == "dis" else raft_flows(frames)
+    to_next, to_previous = (resample(flow, *grid) for flow in flows)
+    return ClipFlow(to_next, to_previous, trusted(to_next, to_previous), trusted(to_previous, to_next))

@@ -1,0 +1,155 @@
+"""The whole of SDATC for one clip: DCM -> condition -> guided diffusion -> decoder with STAM and CFW -> colour."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor, nn
+
+from .color import correct
+from .config import ModelConfig
+from .dcm import DCM
+from .flow import ClipFlow, clip_flow
+from .guidance import guided
+from .noise import frame_noise
+from .padding import pad_to_multiple
+from .schedule import Schedule
+from .tiling import ALIGN, tiled
+from .unet import UNet
+from .vae import VAE
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How to restore. `guidance` None takes the model's tuned s; `tile` is the edge of a tile in LR pixels."""
+
+    steps: int = 50
+    solver: Literal["ddpm", "dpmpp"] = "ddpm"
+    fidelity: float = 0.75
+    guidance: float | None = None
+    flow: Literal["dis", "raft", "none"] = "dis"
+    color: Literal["adain", "wavelet", "none"] = "adain"
+    seed: int = 0
+    tile: int | None = None
+
+
+class Restorer(nn.Module):
+    """All networks of one model. `restore` takes a clip of 1 to `clip_length` frames."""
+
+    scale = 4
+    clip_length = 5
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.dcm = DCM(config.dcm)
+        self.vae = VAE(config.vae, config.pcam)
+        self.unet = UNet(config.unet, config.pcam, config.vae.latent)
+        self.schedule = Schedule(config.schedule)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @torch.inference_mode()
+    def restore(self, clip: Tensor, frames: Sequence[int], options: RestoreOptions) -> Tensor:
+        """A clip (N, 3, h, w), float32 RGB in [0, 1], N from 1 to 5, h, w >= 16 -> (N, 3, 4h, 4w), the same range.
+
+        `frames`: the N absolute frame indices, which key the noise. Raises ValueError for other shapes.
+        """
+        self._check(clip, frames)
+        height, width = clip.shape[-2:]
+        x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
+        x_hr = tiled(lambda x: self.dcm(x.to(self.dtype)).float(), [x_lq], [1], self.scale, options.tile)
+        c_hr = self.encode(x_hr, options.tile)
+        z_0 = self.sample(c_hr, x_hr, frames, options)
+        image = self.decode(z_0, x_hr, options)[..., : height * self.scale, : width * self.scale]
+        return correct(image, clip.to(self.device), options.color).clamp(0, 1)
+
+    def _check(self, clip: Tensor, frames: Sequence[int]) -> None:
+        if clip.ndim != 4 or clip.shape[1] != 3 or not 1 <= clip.shape[0] <= self.clip_length:
+            raise ValueError(f"a clip is (1 to {self.clip_length}, 3, h, w), not {tuple(clip.shape)}")
+        if min(clip.shape[-2:]) < 16:
+            raise ValueError(f"frames of {clip.shape[-1]}x{clip.shape[-2]} are too small; the least is 16x16")
+        if len(frames) != clip.shape[0]:
+            raise ValueError(f"{len(frames)} frame indices for {clip.shape[0]} frames")
+
+    @property
+    def _latent_scale(self) -> float:
+        """Latent positions per LR pixel."""
+        return self.scale / self.config.vae.factor
+
+    def encode(self, x_hr: Tensor, tile: int | None) -> Tensor:
+        """C_HR (N, c, H/f, W/f) of x_HR (N, 3, H, W)."""
+        return tiled(lambda x: self.vae.encode(x.to(self.dtype))[0], [x_hr], [self.scale], self._latent_scale, tile)
+
+    def sample(self, c_hr: Tensor, x_hr: Tensor, frames: Sequence[int], options: RestoreOptions) -> Tensor:
+        """Reverse diffusion from q(Z_start | C_HR) to Z_0 (N, c, H/f, W/f), float32, guided by the motion of x_HR."""
+        guidance = self.config.guidance if options.guidance is None else options.guidance
+        flow = self._flow(x_hr, c_hr, options) if guidance else None
+        timesteps = self.schedule.timesteps(options.steps)
+
+        def noise(step: int) -> Tensor:
+            shape = (c_hr.shape[1], c_hr.shape[2], c_hr.shape[3])
+            return frame_noise(options.seed, frames, step, shape, c_hr.device)
+
+        def x_0_at(z: Tensor, t: int) -> Tensor:
+            def predict(z_tile: Tensor, c_tile: Tensor) -> Tensor:
+                times = torch.full((z_tile.shape[0],), t, device=z_tile.device)
+                return self.unet.predict_x_0(z_tile, c_tile, times, self.schedule)
+
+            scale = self._latent_scale
+            return tiled(predict, [z, c_hr], [scale, scale], scale, options.tile)
+
+        start = torch.full((c_hr.shape[0],), timesteps[0])
+        z = self.schedule.q_sample(c_hr.float(), start, noise(0))
+        if options.solver == "dpmpp":
+            return self._dpm_solver(z, timesteps, x_0_at, flow, guidance)
+        for i, t in enumerate(timesteps):
+            following = timesteps[i + 1] if i + 1 < len(timesteps) else None
+            mean, variance = self.schedule.posterior(z, x_0_at(z, t), t, following)
+            z = mean + variance**0.5 * noise(i + 1) if following is not None else mean
+            z = guided(z, flow, guidance, variance)
+        return z
+
+    def _dpm_solver(self, z: Tensor, timesteps: list[int], x_0_at, flow: ClipFlow | None, guidance: float) -> Tensor:
+        """DPM-Solver++ (Lu et al., 2022), second order, deterministic, from diffusers."""
+        config = self.config.schedule
+        solver = DPMSolverMultistepScheduler(
+            num_train_timesteps=config.steps,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            beta_schedule="scaled_linear",
+            prediction_type="sample",
+            final_sigmas_type="zero",
+        )
+        solver.set_timesteps(timesteps=timesteps)  # pyright: ignore[reportCallIssue]
+        for i, t in enumerate(timesteps):
+            following = timesteps[i + 1] if i + 1 < len(timesteps) else None
+            x_0 = x_0_at(z, t)
+            _, variance = self.schedule.posterior(z, x_0, t, following)
+            z = solver.step(x_0, solver.timesteps[i], z, return_dict=False)[0]
+            z = guided(z, flow, guidance, variance)
+        return z
+
+    def _flow(self, x_hr: Tensor, c_hr: Tensor, options: RestoreOptions) -> ClipFlow | None:
+        """Flow of x_HR reduced to LR size, on the latent grid."""
+        small = F.avg_pool2d(x_hr, self.scale)
+        return clip_flow(small, (c_hr.shape[-2], c_hr.shape[-1]), options.flow)
+
+    def decode(self, z_0: Tensor, x_hr: Tensor, options: RestoreOptions) -> Tensor:
+        """x_HQ (N, 3, H, W) of eq. (12), float32, not clamped."""
+
+        def run(z: Tensor, x: Tensor) -> Tensor:
+            z, x = z.to(self.dtype), x.to(self.dtype)
+            f_e = self.vae.encode(x)[1]
+            return self.vae.decode(z, z.shape[0], f_e, options.fidelity, x).float()
+
+        return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)

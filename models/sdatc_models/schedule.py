@@ -1,0 +1,48 @@
+"""Forward and reverse diffusion, eqs. (1)-(4), with respaced ancestral steps."""
+
+import torch
+from torch import Tensor
+
+from .config import ScheduleConfig
+
+
+class Schedule:
+    """Noise levels of T training steps. Indices t run from 0 (least noise) to T - 1. All arithmetic in float64/32."""
+
+    def __init__(self, config: ScheduleConfig):
+        self.config = config
+        roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.steps, dtype=torch.float64)
+        self.betas = roots**2
+        self.alpha_bar = torch.cumprod(1 - self.betas, 0)
+
+    def timesteps(self, steps: int) -> list[int]:
+        """`steps` indices evenly spaced from `start` - 1 down to 0 (fewer if `start` is smaller)."""
+        start = self.config.start
+        spaced = torch.linspace(start - 1, 0, min(steps, start), dtype=torch.float64)
+        return [int(t) for t in spaced.round().long()]
+
+    def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t of eq. (2): sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. t (N,) indexes the first axis of x_0."""
+        abar = self.at(t, x_0)
+        return abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
+
+    def at(self, t: Tensor, like: Tensor) -> Tensor:
+        """abar_t shaped to multiply `like`."""
+        abar = self.alpha_bar.to(device=like.device, dtype=torch.float32)[t.to(like.device)]
+        return abar.view(-1, *[1] * (like.ndim - 1))
+
+    def x_0_from_epsilon(self, z_t: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
+        """Solve eq. (2) for x_0."""
+        abar = self.at(t, z_t)
+        return (z_t - (1 - abar).sqrt() * epsilon) / abar.sqrt()
+
+    def posterior(self, z_t: Tensor, x_0: Tensor, t: int, t_next: int | None) -> tuple[Tensor, float]:
+        """Mean and variance sigma_t^2 of q(z_{t_next} | z_t, x_0), eq. (4), for a respaced chain.
+
+        `t_next` is the following (smaller) index of the chain, None after the last step: then the mean is x_0 itself.
+        """
+        abar = float(self.alpha_bar[t])
+        abar_next = float(self.alpha_bar[t_next]) if t_next is not None else 1.0
+        alpha = abar / abar_next
+        mean = (abar_next**0.5 * (1 - alpha) * x_0 + alpha**0.5 * (1 - abar_next) * z_t) / (1 - abar)
+        return mean, (1 - alpha) * (1 - abar_next) / (1 - abar)

@@ -1,0 +1,144 @@
+"""The autoencoder, and its decoder with PCAM, STAM and CFW at every scale, eqs. (9)-(12).
+
+diffusers' encoder and decoder hold the spatial layers, so Stable Diffusion's weights load by name. Frames come as
+(B * N, 3, H, W) RGB in [0, 1]; latents have about unit variance.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.vae import Decoder as SpatialDecoder
+from diffusers.models.autoencoders.vae import Encoder as SpatialEncoder
+from torch import Tensor, nn
+
+from .cfw import CFW
+from .config import PCAMConfig, VAEConfig
+from .pcam import PCAM
+from .stam import STAM
+
+
+class PatchTransform(nn.Module):
+    """A linear code of f x f patches: each latent channel is one principal component, divided by its spread."""
+
+    def __init__(self, latent: int, factor: int):
+        super().__init__()
+        self.encode = nn.Conv2d(3, latent, factor, stride=factor)
+        self.decode = nn.ConvTranspose2d(latent, 3, factor, stride=factor)
+
+    @torch.no_grad()
+    def fit(self, patches: Tensor) -> None:
+        """Set the code by PCA of `patches` (M, 3, f, f) in [0, 1], M well above 3 f^2; for images as x * 2 - 1."""
+        shape = self.encode.weight.shape
+        flat = (patches.double() * 2 - 1).flatten(1)
+        mean = flat.mean(0)
+        values, vectors = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+        spread = values.flip(0)[: shape[0]].clamp(min=1e-12).sqrt()
+        axes = vectors.flip(1)[:, : shape[0]].T
+        self.encode.weight.copy_((axes / spread[:, None]).view(shape))
+        self.decode.weight.copy_((axes * spread[:, None]).view(shape))
+        # A transposed convolution has one bias a colour, so the code is centred on the mean colour.
+        colour = mean.view(3, -1).mean(1)
+        centre = axes @ colour.repeat_interleave(flat.shape[1] // 3)
+        self.decode.bias.copy_(colour)  # pyright: ignore[reportOptionalMemberAccess]
+        self.encode.bias.copy_(-centre / spread)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class VAE(nn.Module):
+    """Encoder, decoder and the modules the paper adds to the decoder."""
+
+    def __init__(self, config: VAEConfig, pcam: PCAMConfig):
+        super().__init__()
+        self.config = config
+        channels, pixels = config.channels, 3 * config.stem**2
+        scales = len(channels)
+        shared = {
+            "block_out_channels": channels,
+            "layers_per_block": config.layers,
+            "norm_num_groups": config.groups,
+            "mid_block_add_attention": config.attention,
+        }
+        self.encoder = SpatialEncoder(pixels, config.latent, ("DownEncoderBlock2D",) * scales, **shared)
+        self.decoder = SpatialDecoder(config.latent, pixels, ("UpDecoderBlock2D",) * scales, **shared)
+        self.quant_conv = nn.Conv2d(2 * config.latent, 2 * config.latent, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 1)
+        # Scale k of the decoder is at f / 2^k; a block's first residual block may still have the coarser width.
+        self.pcam = nn.ModuleList(PCAM(channels[-1 - max(0, k - 1)], pcam) for k in range(scales))
+        self.stam = nn.ModuleList(STAM(c, config.stam_heads) for c in channels[::-1]) if config.stam else None
+        self.cfw = self._cfw() if config.cfw else None
+        self.patch = PatchTransform(config.latent, config.factor) if config.linear else None
+        if config.linear:
+            for layer in (self.encoder.conv_out, self.quant_conv, self.decoder.conv_out):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+
+    def _cfw(self) -> nn.ModuleDict:
+        """CFW at H/4 and H/2, keyed by the decoder scale k."""
+        last = len(self.config.channels) - 1
+        at = {last - i: self.config.stem * 2**i for i in range(last + 1)}
+        return nn.ModuleDict({str(k): CFW(self.config.channels[last - k]) for k, down in at.items() if down in (2, 4)})
+
+    def added_parameters(self) -> list[nn.Parameter]:
+        """The parameters of PCAM, STAM and CFW: what the paper trains in the decoder."""
+        modules = [self.pcam, *(m for m in (self.stam, self.cfw) if m is not None)]
+        return [p for module in modules for p in module.parameters()]
+
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W), H and W multiples of f -> the mode of the latent (B, c, H/f, W/f), and features F_e.
+
+        F_e holds one feature a scale, in the decoder's order (coarsest first).
+        """
+        mean, _, features = self.encode_moments(image)
+        return mean, features
+
+    def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """As `encode`, with the log-variance of the posterior between the latent and F_e."""
+        x = image * 2 - 1
+        h = self.encoder.conv_in(F.pixel_unshuffle(x, self.config.stem))
+        features: list[Tensor] = []
+        for block in self.encoder.down_blocks:
+            for resnet in block.resnets:  # pyright: ignore[reportGeneralTypeIssues]
+                h = resnet(h, None)
+            features.insert(0, h)
+            for down in block.downsamplers or ():  # pyright: ignore[reportGeneralTypeIssues]
+                h = down(h)
+        h = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(self.encoder.mid_block(h))))
+        mean, log_variance = self.quant_conv(h).chunk(2, 1)
+        if self.patch is not None:
+            mean = mean + self.patch.encode(x)
+        return mean * self.config.scaling, log_variance.clamp(-30, 20), features
+
+    def decode(
+        self, z: Tensor, frames: int, f_e: list[Tensor] | None = None, omega: float = 0.0, x_hr: Tensor | None = None
+    ) -> Tensor:
+        """Latents (B * N, c, H/f, W/f) of clips of N = `frames` -> RGB (B * N, 3, H, W), not clamped.
+
+        `f_e` with `omega` > 0 adds CFW's residual; omega = 0 is the decoder without CFW. With a linear code, `x_hr`
+        adds what the code cannot hold of it (ours).
+        """
+        z = z / self.config.scaling
+        h = self.decoder.mid_block(self.decoder.conv_in(self.post_quant_conv(z)), None)
+        for k, block in enumerate(self.decoder.up_blocks):
+            h = self._scale(k, block, h, frames, f_e, omega)
+        h = self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(h)))
+        x = F.pixel_shuffle(h, self.config.stem)
+        if self.patch is not None:
+            x = x + self.patch.decode(z)
+            if x_hr is not None:
+                reference = x_hr * 2 - 1
+                x = x + reference - self.patch.decode(self.patch.encode(reference))
+        return (x + 1) / 2
+
+    def _scale(
+        self, k: int, block: nn.Module, h: Tensor, frames: int, f_e: list[Tensor] | None, omega: float
+    ) -> Tensor:
+        """One scale: PCAM, Res (eq. 9), STAM (eqs. 10, 11), Res -> F_d, + omega CFW(F_e, F_d), Up (eq. 12)."""
+        first, *rest = block.resnets  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
+        h = first(self.pcam[k](h), None)
+        if self.stam is not None:
+            h = self.stam[k](h, frames)
+        for resnet in rest:
+            h = resnet(h, None)
+        if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0:
+            h = h + omega * self.cfw[str(k)](f_e[k], h)
+        for up in block.upsamplers or ():  # pyright: ignore[reportGeneralTypeIssues]
+            h = up(h)
+        return h
