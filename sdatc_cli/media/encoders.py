@@ -114,6 +114,11 @@ def plan_encoder(options: EncodeOptions, container: str, info: MediaInfo, width:
     return EncoderPlan(codec.name, pix_fmt, settings, quantiser, notices)
 
 
+def quantiser_for(crf: int) -> int:
+    """The MPEG quantiser scale (1 to 31) nearest to x264's CRF: twice as coarse for every 6."""
+    return min(max(round(2 * 2 ** ((crf - 16) / 6)), 1), 31)
+
+
 def _quality(
     name: str, private: set[str], options: EncodeOptions, notices: list[str]
 ) -> tuple[dict[str, str], int | None]:
@@ -135,7 +140,7 @@ def _quality(
     elif "qp" in private:
         settings["qp"] = str(options.crf)
     else:
-        quantiser = min(max(round(2 * 2 ** ((options.crf - 16) / 6)), 1), 31)
+        quantiser = quantiser_for(options.crf)
         notices.append(f"{name} has no CRF: quantiser {quantiser} is used for CRF {options.crf}")
         return settings, quantiser
     return settings, None

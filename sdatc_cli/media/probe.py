@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av.error
 from av.container import InputContainer
@@ -170,28 +171,33 @@ def _color(stream: VideoStream, frame: VideoFrame) -> ColorInfo:
     )
 
 
+def _side_data(frame: VideoFrame, kind: Type) -> bytes:
+    data: Any = frame.side_data
+    return bytes(data[kind]) if kind in data else b""
+
+
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None or len(bytes(data)) != 36:
+    data = _side_data(frame, Type.DISPLAYMATRIX)
+    if len(data) != 36:
         return None
-    matrix = struct.unpack("9i", bytes(data))
+    matrix = struct.unpack("9i", data)
     return None if matrix == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30) else matrix
 
 
 def _mastering(frame: VideoFrame) -> Mastering | None:
     """HDR10 metadata from the side data, which are C structs of FFmpeg (libavutil/mastering_display_metadata.h)."""
-    display = frame.side_data.get(Type.MASTERING_DISPLAY_METADATA)
-    light = frame.side_data.get(Type.CONTENT_LIGHT_LEVEL)
+    display = _side_data(frame, Type.MASTERING_DISPLAY_METADATA)
+    light = _side_data(frame, Type.CONTENT_LIGHT_LEVEL)
     primaries = luminance = cll = fall = None
-    if display is not None and len(bytes(display)) >= 88:
-        values = struct.unpack("22i", bytes(display)[:88])
+    if len(display) >= 88:
+        values = struct.unpack("22i", display[:88])
         pairs = [Fraction(n, d) if d else Fraction(0) for n, d in zip(values[0:20:2], values[1:20:2], strict=True)]
         if values[20]:
             primaries = tuple((pairs[i], pairs[i + 1]) for i in range(0, 8, 2))
         if values[21]:
             luminance = (pairs[8], pairs[9])
-    if light is not None and len(bytes(light)) >= 8:
-        cll, fall = struct.unpack("2I", bytes(light)[:8])
+    if len(light) >= 8:
+        cll, fall = struct.unpack("2I", light[:8])
     return Mastering(primaries, luminance, cll, fall) if primaries or luminance or cll or fall else None
 
 

@@ -131,7 +131,7 @@ class VideoSink:
         self._output.metadata.update(live_tags(copier.input.metadata))
         chapters = []
         for chapter in copier.input.chapters():
-            base = chapter["time_base"]
+            base = chapter["time_base"] or Fraction(1, 1000)
             shift = round(Fraction(self._shift) / base)
             start, end = chapter["start"] - shift, chapter["end"] - shift
             limit = end if duration is None else round(Fraction(duration) / base)

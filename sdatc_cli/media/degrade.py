@@ -1,0 +1,273 @@
+"""Makes test data: reduces a video and compresses it hard, and writes down how, so that it can be made again."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import ffmpeg
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+from PIL import Image
+
+from sdatc_cli import __version__
+from sdatc_cli.errors import OutputError, UsageError
+from sdatc_cli.media.container import open_input, show
+from sdatc_cli.media.encoders import container_format, quantiser_for
+from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
+from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.probe import probe
+from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.remux import can_hold
+from sdatc_cli.media.target import TargetFile, check_target
+from sdatc_cli.media.write import upright
+
+KERNELS = ("bicubic", "gaussian", "bd", "swscale")
+CODECS = ("libx264", "libx265", "mpeg4")
+_SIGMA = {"gaussian": 1.5, "bd": 1.6}  # COMISR; FTVSR and DUF. Pixels of the original, for a scale of 4
+_LEAST = 16  # pixels, the smallest edge that can be restored
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to spoil a video. `bitrate` (bits a second) takes the place of `crf`; `fps` None keeps the source's rate."""
+
+    crf: int | None = 35
+    bitrate: int | None = None
+    scale: int = 4
+    kernel: str = "bicubic"
+    codec: str = "libx264"
+    preset: str = "medium"
+    fps: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for values that do not exist."""
+        if self.kernel not in KERNELS:
+            raise UsageError(f"kernel {self.kernel!r} is not known; use {', '.join(KERNELS)}")
+        if self.codec not in CODECS:
+            raise UsageError(f"codec {self.codec!r} is not known here; use {', '.join(CODECS)}")
+        if not 1 <= self.scale <= 16:
+            raise UsageError(f"scale {self.scale} is not between 1 and 16")
+        if self.bitrate is None and (self.crf is None or not 0 <= self.crf <= 51):
+            raise UsageError(f"CRF {self.crf} is not between 0 and 51")
+        if self.bitrate is not None and not 1000 <= self.bitrate <= 1_000_000_000:
+            raise UsageError(f"bitrate {self.bitrate} is not between 1k and 1000000k")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UsageError(f"frame rate {self.fps} is not between 0 and 1000")
+
+
+def reduce_frame(image: np.ndarray, scale: int, kernel: str) -> np.ndarray:
+    """Reduce (height, width, 3) RGB uint8 by `scale`, after cropping to a multiple of 2 * scale for 4:2:0.
+
+    "bicubic" is Pillow's, which reproduces the paper's tables; "gaussian" and "bd" blur (sigma 1.5 or 1.6 for a scale
+    of 4) and keep every `scale`-th pixel; "swscale" is FFmpeg's bicubic.
+    """
+    height, width = (edge // (2 * scale) * (2 * scale) for edge in image.shape[:2])
+    image = np.ascontiguousarray(image[:height, :width])
+    size = (width // scale, height // scale)
+    if scale == 1:
+        return image
+    if kernel == "bicubic":
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    if kernel == "swscale":
+        frame = VideoFrame.from_ndarray(image, format="rgb24")
+        flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        return frame.reformat(*size, interpolation=int(flags), threads=1).to_ndarray()
+    sigma = _SIGMA[kernel] * scale / 4
+    edge = 2 * round(4 * sigma) + 1
+    return cv2.GaussianBlur(image, (edge, edge), sigma, borderType=cv2.BORDER_REFLECT_101)[::scale, ::scale]
+
+
+def degrade(
+    source: Path,
+    out: Path,
+    recipe: Recipe,
+    frames: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write `out`, a reduced and compressed copy of a video or frame folder, and `out`.json, how it was made.
+
+    At most `frames` frames. Frames follow each other at a constant rate; sound is copied. Returns the path of the JSON.
+
+    Raises UsageError, InputError, OutputError or DeviceError, and leaves nothing behind then.
+    """
+    source, out = Path(source), Path(out)
+    note = out.with_name(out.name + ".json")
+    container = container_format(out)
+    info = probe(source)
+    check_target(out, source, overwrite)
+    check_target(note, source, overwrite)
+    height, width = upright(np.empty((info.height, info.width, 1), np.uint8), info).shape[:2]
+    step = 2 * recipe.scale
+    width, height = width // step * step, height // step * step
+    if min(width, height) // recipe.scale < _LEAST:
+        raise UsageError(
+            f"{show(source)}: frames of {info.width}x{info.height} are too small for --scale {recipe.scale}"
+        )
+    with ExitStack() as stack:
+        target, note_target = TargetFile(out), TargetFile(note)
+        stack.callback(target.discard)
+        stack.callback(note_target.discard)
+        sound = _sound(info, container)
+        rate = recipe.fps or info.frame_rate or Fraction(25)
+        size = (width // recipe.scale, height // recipe.scale)
+        command = _command(recipe, info, size, rate, frames, sound, target.path, container)
+        reader = stack.enter_context(FrameReader(info))
+        total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
+        count = feed(command, _reduced(reader, info, recipe, frames, total, progress))
+        if not count:
+            raise OutputError(f"{show(out)}: not written, for no frame of the input can be decoded")
+        shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
+        made = _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
+        made["input_damage"] = reader.damage
+        note_target.path.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        target.commit()
+        note_target.commit()
+    return note
+
+
+def _sound(info: MediaInfo, container: str) -> list[int]:
+    """Indices of the sound tracks that the output can hold."""
+    if info.kind != "video" or not any(s.kind == "audio" for s in info.streams):
+        return []
+    with open_input(info.path) as opened:
+        return [s.index for s in opened.streams.audio if can_hold(s, container)]
+
+
+def _command(
+    recipe: Recipe,
+    info: MediaInfo,
+    size: tuple[int, int],
+    rate: Fraction,
+    frames: int | None,
+    sound: list[int],
+    path: Path,
+    container: str,
+) -> list[str]:
+    """The ffmpeg command line that encodes raw RGB frames from its stdin."""
+    shape = f"{size[0]}x{size[1]}"
+    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, r=_text(rate))
+    settings: dict[str, Any] = {"c:v": recipe.codec, "pix_fmt": "yuv420p", "f": container, "map_metadata": "-1"}
+    if recipe.codec != "mpeg4":
+        settings["preset"] = recipe.preset
+    if recipe.bitrate is not None:
+        settings["b:v"] = recipe.bitrate
+    elif recipe.codec == "mpeg4":
+        settings["q:v"] = quantiser_for(recipe.crf or 0)
+    else:
+        settings["crf"] = recipe.crf
+    if recipe.codec == "libx265":
+        settings["x265-params"] = "log-level=error"
+    if info.sample_aspect_ratio is not None:
+        ratio = info.sample_aspect_ratio if abs(info.rotation) % 180 == 0 else 1 / info.sample_aspect_ratio
+        settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
+    streams = [raw.video]
+    if sound:
+        original = ffmpeg.input(f"file:{info.path.absolute()}", protocol_whitelist="file")
+        streams += [original[str(index)] for index in sound]
+        settings["c:a"] = "copy"
+        if frames is not None:
+            settings["t"] = f"{float(frames / rate):.6f}"
+    output = ffmpeg.output(*streams, f"file:{path}", **settings)
+    output = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
+    return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary(), overwrite_output=True)]
+
+
+def _reduced(
+    reader: FrameReader,
+    info: MediaInfo,
+    recipe: Recipe,
+    frames: int | None,
+    total: int | None,
+    progress: Progress | None,
+) -> Iterator[np.ndarray]:
+    """Reduced frames at the output's rate."""
+    for done, frame in enumerate(_at_rate(reader, info, recipe.fps)):
+        if frames is not None and done >= frames:
+            return
+        image = frame.image
+        if image.dtype == np.uint16:
+            image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        yield reduce_frame(upright(image, info), recipe.scale, recipe.kernel)
+        if progress is not None:
+            progress(done + 1, total)
+
+
+def _at_rate(reader: FrameReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
+    """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick."""
+    if fps is None or info.kind != "video":
+        yield from reader
+        return
+    tick, first, shown = 0, None, None
+    for frame in reader:
+        time = (frame.pts or 0) * (frame.time_base or Fraction(0))
+        first = time if first is None else first
+        while shown is not None and tick / fps < time - first:
+            yield shown
+            tick += 1
+        shown = frame
+    if shown is not None:
+        yield shown
+
+
+def _text(rate: Fraction) -> str:
+    return str(rate.numerator) if rate.denominator == 1 else f"{rate.numerator}/{rate.denominator}"
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note(
+    recipe: Recipe,
+    info: MediaInfo,
+    source: Path,
+    made: Path,
+    out: Path,
+    size: tuple[int, int],
+    cropped: tuple[int, int],
+    rate: Fraction,
+    count: int,
+    command: list[str],
+) -> dict[str, Any]:
+    """Everything needed to make the output again."""
+    ours = ["sdatc", "degrade", str(source), "-o", str(out), "--scale", str(recipe.scale), "--kernel", recipe.kernel,
+            "--codec", recipe.codec, "--preset", recipe.preset]  # fmt: skip
+    ours += ["--bitrate", str(recipe.bitrate)] if recipe.bitrate is not None else ["--crf", str(recipe.crf)]
+    ours += ["--fps", _text(recipe.fps)] if recipe.fps is not None else []
+    return {
+        "command": shlex.join(ours),
+        "sdatc": __version__,
+        "ffmpeg": ffmpeg_version(),
+        "ffmpeg_command": shlex.join(command),
+        "recipe": {**asdict(recipe), "fps": None if recipe.fps is None else _text(recipe.fps)},
+        "source": {
+            "path": str(source),
+            "sha256": _sha256(source),
+            "width": info.width,
+            "height": info.height,
+            "rotation": info.rotation,
+        },
+        "cropped": {"width": cropped[0], "height": cropped[1]},
+        "output": {
+            "path": str(out),
+            "sha256": _sha256(made),
+            "width": size[0],
+            "height": size[1],
+            "frames": count,
+            "frame_rate": _text(rate),
+        },
+    }
