@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from .layers import zero_init
+
 
 class CFW(nn.Module):
     """Res = CFW(F_e, F_d): what the encoder's features of x_HR add to the decoder's. Starts at zero."""
@@ -13,8 +15,7 @@ class CFW(nn.Module):
         self.fuse = nn.Conv2d(channels * 2, channels, 3, padding=1)
         self.inner = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+        zero_init(self.out)
 
     def forward(self, f_e: Tensor, f_d: Tensor) -> Tensor:
         """F_e, F_d (N, C, H, W) -> residual of the same shape."""

@@ -18,7 +18,7 @@ def adain(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def low_pass(image: Tensor, levels: int = 5) -> Tensor:
-    """The low band of an a-trous wavelet: `levels` dilated binomial blurs with reflected edges, (N, C, H, W)."""
+    """The low band of an a-trous wavelet: `levels` dilated binomial blurs with repeated edges, (N, C, H, W)."""
     channels = image.shape[1]
     tap = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
     kernel = torch.outer(tap, tap).expand(channels, 1, 3, 3)

@@ -1,8 +1,10 @@
 """The condition encoder of eq. (6): a trainable copy of the UNet's encoder behind zero convolutions."""
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+
+from .layers import sublayers, zero_init
 
 
 def encode(unet: UNet2DConditionModel, x: Tensor, emb: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor]:
@@ -34,8 +36,8 @@ class ConditionEncoder(nn.Module):
         self.encoder = unet
         widths = [unet.conv_in.out_channels]
         for block in unet.down_blocks:
-            out = block.resnets[-1].out_channels  # pyright: ignore[reportIndexIssue]
-            widths += [out] * (len(block.resnets) + len(block.downsamplers or ()))  # pyright: ignore[reportArgumentType]
+            outputs = sublayers(block, "resnets") + sublayers(block, "downsamplers")
+            widths += [getattr(layer, "out_channels") for layer in outputs]  # noqa: B009
         self.zero_skips = nn.ModuleList(zero_conv(w) for w in widths)
         self.zero_mid = zero_conv(widths[-1])
 
@@ -59,6 +61,5 @@ class ConditionEncoder(nn.Module):
 def zero_conv(channels: int) -> nn.Conv2d:
     """A 1x1 convolution that starts at zero."""
     conv = nn.Conv2d(channels, channels, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
+    zero_init(conv)
     return conv

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import DCMConfig
+from .layers import zero_init
 from .padding import pad_to_multiple
 
 
@@ -127,8 +128,7 @@ class DCM(nn.Module):
         self.conv_up = nn.Conv2d(config.dim, config.up_dim * 16, 3, padding=1)
         self.up = nn.PixelShuffle(self.scale)
         self.conv_last = nn.Conv2d(config.up_dim, 3, 3, padding=1)
-        nn.init.zeros_(self.conv_last.weight)
-        nn.init.zeros_(self.conv_last.bias)  # pyright: ignore[reportArgumentType]
+        zero_init(self.conv_last)
 
     def forward(self, x_lq: Tensor) -> Tensor:
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped."""
@@ -138,7 +138,7 @@ class DCM(nn.Module):
             return bicubic
         x = pad_to_multiple(x_lq, self.config.window)
         shallow = self.conv_first(x - 0.5)
-        mask = shift_mask(*x.shape[-2:], self.config.window, self.config.window // 2, x.device)
+        mask = shift_mask(x.shape[-2], x.shape[-1], self.config.window, self.config.window // 2, x.device)
         body = shallow.permute(0, 2, 3, 1)
         for block in self.blocks:
             body = block(body, mask)

@@ -5,6 +5,8 @@ shows at p + F(p), and `warp(b, F)` brings b onto a.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -50,18 +52,19 @@ def trusted(flow: Tensor, back: Tensor) -> Tensor:
 
 
 def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """OpenCV's DIS flow (Kroeger et al., 2016) from a to b, uint8 grey (H, W) -> (2, H, W). Frames below 16 get zero."""
+    """OpenCV's DIS flow (Kroeger et al., 2016) from a to b, uint8 grey (H, W) -> (2, H, W); zero below 16 pixels."""
     if min(a.shape) < 16:
         return np.zeros((2, *a.shape), np.float32)
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # pyright: ignore
-    return flow.transpose(2, 0, 1)
+    flow = np.zeros((*a.shape, 2), np.float32)
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return solver.calc(a, b, flow).transpose(2, 0, 1)
 
 
 def dis_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
     """Frames (N, 3, h, w) in [0, 1] -> flows to the next and to the previous frame, each (N - 1, 2, h, w)."""
     weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     grey = ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    pairs = list(zip(grey[:-1], grey[1:], strict=True))
+    pairs = list(pairwise(grey))
     to_next = torch.from_numpy(np.stack([dis(a, b) for a, b in pairs]))
     to_previous = torch.from_numpy(np.stack([dis(b, a) for a, b in pairs]))
     return to_next.to(frames.device), to_previous.to(frames.device)
@@ -69,10 +72,9 @@ def dis_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 def raft_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
     """As `dis_flows`, by torchvision's RAFT. ModuleNotFoundError where torchvision is not installed."""
-    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small  # noqa: TID251
-
+    raft = import_module("torchvision.models.optical_flow")
     height, width = frames.shape[-2:]
-    model = raft_small(weights=Raft_Small_Weights.DEFAULT).to(frames.device).eval()
+    model = raft.raft_small(weights=raft.Raft_Small_Weights.DEFAULT).to(frames.device).eval()
     size = (max(128, -(-height // 8) * 8), max(128, -(-width // 8) * 8))
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=False) * 2 - 1
     a, b = large[:-1], large[1:]

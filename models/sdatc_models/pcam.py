@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import PCAMConfig
+from .layers import zero_init
 
 
 class ChannelNorm(nn.Module):
@@ -60,9 +61,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2 = ChannelNorm(channels), ChannelNorm(channels)
         self.attention = ChannelAttention(channels, heads)
         self.feed_forward = GatedFeedForward(channels, expansion)
-        for projection in (self.attention.project, self.feed_forward.project):
-            nn.init.zeros_(projection.weight)
-            nn.init.zeros_(projection.bias)  # pyright: ignore[reportArgumentType]
+        zero_init(self.attention.project, self.feed_forward.project)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -88,8 +87,8 @@ class PCAM(nn.Module):
         self.conv_prompt = nn.Conv2d(width, width, 3, padding=1)
         self.transformer = TransformerBlock(channels + width, config.heads, config.expansion)
         self.conv_out = nn.Conv2d(channels + width, channels, 3, padding=1)
+        zero_init(self.conv_out)
         nn.init.dirac_(self.conv_out.weight)  # the delta kernel on Z; the prompt's channels start at zero
-        nn.init.zeros_(self.conv_out.bias)  # pyright: ignore[reportArgumentType]
 
     def prompt_weights(self, z: Tensor) -> Tensor:
         """v of eq. (7), (N, K): AAP(Conv3x3(Z))."""

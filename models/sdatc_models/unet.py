@@ -1,11 +1,14 @@
 """The denoiser: diffusers' UNet with the condition's residuals in its skips (eq. 6) and PCAM after each scale."""
 
+from typing import Any, cast
+
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from .config import PCAMConfig, UNetConfig
 from .control import ConditionEncoder, encode, time_embedding
+from .layers import sublayers, zero_init
 from .pcam import PCAM
 from .schedule import Schedule
 
@@ -25,7 +28,7 @@ def build_backbone(config: UNetConfig, inputs: int, outputs: int) -> UNet2DCondi
         up_block_types=("UpBlock2D", *(up,) * (scales - 1)),
         mid_block_type="UNetMidBlock2DCrossAttn" if attends else "UNetMidBlock2D",
         cross_attention_dim=config.context or 1,
-        attention_head_dim=config.heads or 8,
+        attention_head_dim=cast(Any, config.heads or 8),  # typed as a tuple of one, but it is one a scale
         use_linear_projection=True,
     )
 
@@ -44,8 +47,7 @@ class UNet(nn.Module):
         self.register_buffer("context", torch.zeros(1, 77, config.context) if config.context else None)
         self.context: Tensor | None
         if config.prediction == "residual":
-            nn.init.zeros_(self.backbone.conv_out.weight)
-            nn.init.zeros_(self.backbone.conv_out.bias)  # pyright: ignore[reportArgumentType]
+            zero_init(self.backbone.conv_out)
 
     def forward(self, z_t: Tensor, c_hr: Tensor, t: Tensor) -> Tensor:
         """Z_t, C_HR (N, c, H, W), t (N,) indices -> the network's raw output, (N, c, H, W)."""
@@ -57,10 +59,11 @@ class UNet(nn.Module):
         skips = [skip + extra for skip, extra in zip(skips, extra_skips, strict=True)]
         h = h + extra_middle
         for block, pcam in zip(unet.up_blocks, self.pcam, strict=True):
-            count = len(block.resnets)  # pyright: ignore[reportArgumentType]
+            count = len(sublayers(block, "resnets"))
             skips, taken = skips[:-count], tuple(skips[-count:])
             attends = {"encoder_hidden_states": context} if getattr(block, "has_cross_attention", False) else {}
             h = pcam(block(hidden_states=h, temb=emb, res_hidden_states_tuple=taken, **attends))
+        assert unet.conv_norm_out is not None and unet.conv_act is not None
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
 
     def predict_x_0(self, z_t: Tensor, c_hr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .cfw import CFW
 from .config import PCAMConfig, VAEConfig
+from .layers import sublayers, zero_init
 from .pcam import PCAM
 from .stam import STAM
 
@@ -38,8 +39,9 @@ class PatchTransform(nn.Module):
         # A transposed convolution has one bias a colour, so the code is centred on the mean colour.
         colour = mean.view(3, -1).mean(1)
         centre = axes @ colour.repeat_interleave(flat.shape[1] // 3)
-        self.decode.bias.copy_(colour)  # pyright: ignore[reportOptionalMemberAccess]
-        self.encode.bias.copy_(-centre / spread)  # pyright: ignore[reportOptionalMemberAccess]
+        assert self.encode.bias is not None and self.decode.bias is not None
+        self.encode.bias.copy_(-centre / spread)
+        self.decode.bias.copy_(colour)
 
 
 class VAE(nn.Module):
@@ -66,9 +68,7 @@ class VAE(nn.Module):
         self.cfw = self._cfw() if config.cfw else None
         self.patch = PatchTransform(config.latent, config.factor) if config.linear else None
         if config.linear:
-            for layer in (self.encoder.conv_out, self.quant_conv, self.decoder.conv_out):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+            zero_init(self.encoder.conv_out, self.quant_conv, self.decoder.conv_out)
 
     def _cfw(self) -> nn.ModuleDict:
         """CFW at H/4 and H/2, keyed by the decoder scale k."""
@@ -95,10 +95,10 @@ class VAE(nn.Module):
         h = self.encoder.conv_in(F.pixel_unshuffle(x, self.config.stem))
         features: list[Tensor] = []
         for block in self.encoder.down_blocks:
-            for resnet in block.resnets:  # pyright: ignore[reportGeneralTypeIssues]
+            for resnet in sublayers(block, "resnets"):
                 h = resnet(h, None)
             features.insert(0, h)
-            for down in block.downsamplers or ():  # pyright: ignore[reportGeneralTypeIssues]
+            for down in sublayers(block, "downsamplers"):
                 h = down(h)
         h = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(self.encoder.mid_block(h))))
         mean, log_variance = self.quant_conv(h).chunk(2, 1)
@@ -131,7 +131,7 @@ class VAE(nn.Module):
         self, k: int, block: nn.Module, h: Tensor, frames: int, f_e: list[Tensor] | None, omega: float
     ) -> Tensor:
         """One scale: PCAM, Res (eq. 9), STAM (eqs. 10, 11), Res -> F_d, + omega CFW(F_e, F_d), Up (eq. 12)."""
-        first, *rest = block.resnets  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
+        first, *rest = sublayers(block, "resnets")
         h = first(self.pcam[k](h), None)
         if self.stam is not None:
             h = self.stam[k](h, frames)
@@ -139,6 +139,6 @@ class VAE(nn.Module):
             h = resnet(h, None)
         if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0:
             h = h + omega * self.cfw[str(k)](f_e[k], h)
-        for up in block.upsamplers or ():  # pyright: ignore[reportGeneralTypeIssues]
+        for up in sublayers(block, "upsamplers"):
             h = up(h)
         return h

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -69,14 +70,14 @@ def save(restorer: Restorer, folder: Path, dtype: torch.dtype = torch.float16) -
 
 
 def load(
-    model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **switches: object
+    model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **switches: Any
 ) -> Restorer:
     """An embedded model ("lite") or a folder, verified. `switches` replace fields of the config (ablations); the
     weights of parts that are thereby switched off are left out. Raises WeightsError."""
     folder = folder_of(model)
     config, _ = read_config(folder)
     checksums = verify(folder)
-    restorer = Restorer(replace(config, **switches))  # pyright: ignore[reportArgumentType]
+    restorer = Restorer(replace(config, **switches))
     for part in PARTS:
         name = f"{part}.safetensors"
         if name not in checksums:
