@@ -96,12 +96,19 @@ def ffmpeg() -> dict[str, Any]:
 def model_state(name: str) -> dict[str, Any]:
     """Loads a model, which verifies its checksum. ModelError when it cannot be used."""
     import torch
+    from sdatc_models import weights
 
     from sdatc_cli.commands.upscale import load_model
 
     restorer = load_model(name, torch.device("cpu"), torch.float32)
-    parameters = sum(p.numel() for p in restorer.parameters())
-    return {"name": name, "usable": True, "parameters": parameters}
+    folder = weights.folder_of(name)
+    return {
+        "name": name,
+        "usable": True,
+        "folder": str(folder),
+        "parameters": sum(p.numel() for p in restorer.parameters()),
+        "sha256": weights.verify(folder),
+    }
 
 
 def lines(findings: dict[str, Any]) -> list[str]:
@@ -117,7 +124,8 @@ def lines(findings: dict[str, Any]) -> list[str]:
     out.append(f"ffmpeg: {program['path'] or program['error']}")
     model = findings["model"]
     if model["usable"]:
-        out.append(f"model {model['name']}: {model['parameters'] / 1e6:.1f} M parameters, checksum {model['sha256']}")
+        out.append(f"model {model['name']}: {model['parameters'] / 1e6:.1f} M parameters, in {model['folder']}")
+        out += [f"  {name}: sha256 {digest}" for name, digest in model["sha256"].items()]
     else:
         out.append(f"model {model['name']}: {model['error']}")
-    return [output.one_line(line) for line in out]
+    return out

@@ -10,6 +10,7 @@ from sdatc_cli import output, settings
 from sdatc_cli.errors import Interrupted, ModelError
 
 if TYPE_CHECKING:
+    import torch
     from sdatc_models.restorer import Restorer
 
     from sdatc_cli.engine.job import Job, Result
@@ -69,6 +70,7 @@ def upscale(
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--guidance", guidance, 0)
+    settings.between("--crf", crf, 0, 63)
     settings.between("--seed", seed, 0, 2**63 - 1)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
@@ -104,7 +106,7 @@ def _run(job: "Job", model: str, device: str, dtype: str, terminal: output.Termi
         output.print_json(paths | result.as_dict() | how | {"options": options, "notices": terminal.notices})
 
 
-def load_model(model: str, device: object, dtype: object) -> "Restorer":
+def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":
     """The networks by name or folder. ModelError when they are missing, damaged or do not fit."""
     from sdatc_models import weights
 

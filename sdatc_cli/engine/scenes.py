@@ -47,7 +47,7 @@ def _signature(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(colour histogram that sums to one, luma less its mean) of a frame reduced to SIZE."""
     small = np.asarray(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA))
     if small.dtype == np.uint16:
-        small = (small >> 8).astype(np.uint8)
+        small = (small / 257).astype(np.uint8)
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     histogram = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256]) / (SIZE[0] * SIZE[1])
     luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)

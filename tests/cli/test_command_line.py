@@ -1,0 +1,138 @@
+"""The words of the command line: help, versions, usage errors. Nothing here runs a network."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sdatc_cli import __version__
+from sdatc_cli.app import app, run
+
+OPTIONS = (
+    "--output --scale --model --steps --solver --fidelity --guidance --flow --color --seed --device --dtype --tile "
+    "--codec --crf --preset --start --duration --overwrite --json --quiet --debug"
+).split()
+
+BAD = {
+    "--scale 7": "--scale 7: choose 2, 3 or 4",
+    "--scale two": "--scale",
+    "--steps 0": "--steps 0: choose a number from 1 to 1000",
+    "--steps 1001": "--steps 1001",
+    "--fidelity 1.5": "--fidelity 1.5: choose a number from 0 to 1",
+    "--guidance -1": "--guidance -1: choose a number from 0 up",
+    "--guidance nan": "--guidance nan",
+    "--start -3": "--start -3",
+    "--start soon": "--start soon",
+    "--duration 0": "--duration 0: choose a number above 0",
+    "--seed -1": "--seed -1",
+    "--tile 8": "--tile 8",
+    "--tile big": "--tile big",
+    "--solver euler": "euler",
+    "--flow raff": "raff",
+    "--color red": "red",
+    "--dtype int8": "int8",
+    "--crf -4": "--crf -4",
+    "--nonsense": "--nonsense",
+}
+
+
+def sdatc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sdatc_cli", *arguments], capture_output=True, text=True)
+
+
+def test_version_and_help_do_not_import_torch():
+    code = (
+        "import sys; from sdatc_cli.app import run\n"
+        "for words in (['--help'], ['upscale', '--help'], ['--version'], []):\n"
+        "    assert run(words) == 0, words\n"
+        "heavy = {'torch', 'av', 'cv2', 'diffusers', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"sdatc {__version__}" in done.stdout
+
+
+def test_every_option_of_upscale_is_explained(capsys):
+    assert run(["upscale", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert [option for option in OPTIONS if option not in text] == []
+
+
+def test_every_command_and_option_has_a_help_text(capsys):
+    def commands(group, prefix):
+        for command in group.registered_commands:
+            yield [*prefix, command.name or command.callback.__name__.replace("_", "-")], command.callback
+        for sub in group.registered_groups:
+            yield from commands(sub.typer_instance, [*prefix, sub.name or sub.typer_instance.info.name])
+
+    for words, callback in commands(app, []):
+        assert (callback.__doc__ or "").strip(), words
+        assert run([*words, "--help"]) == 0, words
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("words", BAD, ids=lambda words: words.replace(" ", ""))
+def test_bad_options_are_one_line_and_code_2(words, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    assert run(["upscale", "in.mp4", "-o", str(out), *words.split()]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert BAD[words] in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["upscale"], ["upscale", "in.mp4"], ["frobnicate"]])
+def test_missing_and_unknown_words_are_one_line_and_code_2(words, capsys):
+    assert run(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_module_and_script_are_the_same_program():
+    assert sdatc("--version").stdout == f"sdatc {__version__}\n"
+    assert sdatc("upscale", "nowhere.mp4", "-o", "x.mp4").returncode == 3
+
+
+def test_completion_script_is_offered():
+    done = sdatc("--show-completion", "bash")
+    assert done.returncode == 0 and "complete" in done.stdout
+
+
+def test_a_missing_extra_is_one_line():
+    from sdatc_cli.app import explain
+
+    code, line = explain(ModuleNotFoundError("No module named 'jinja2'", name="jinja2"))
+    assert code == 1 and "sdatc[bench]" in line
+
+
+def test_an_unexpected_exception_is_one_line_and_debug_shows_the_rest(monkeypatch, capsys):
+    from sdatc_cli import settings
+
+    def broken(*arguments):
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(settings, "one_of", broken)
+    assert run(["upscale", "in.mp4", "-o", "out.mp4"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "internal error (ZeroDivisionError: two lines)" in said and "--debug" in said
+    assert run(["upscale", "in.mp4", "-o", "out.mp4", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_doctor_tells_what_is_here(tiny_models, capsys):
+    assert run(["doctor", "--model", str(tiny_models["still"]), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert findings["devices"][0]["name"] == "cpu" and "fp32" in findings["devices"][0]["dtypes"]
+    assert findings["encoders"]["libx264"] and findings["ffmpeg"]["path"]
+    assert findings["model"]["usable"]
+    assert {len(digest) for digest in findings["model"]["sha256"].values()} == {64}
+    assert run(["doctor", "--model", str(tiny_models["still"])]) == 0
+    assert "device cpu" in capsys.readouterr().out
+
+
+def test_doctor_names_an_unusable_model_and_fails(tmp_path, capsys):
+    assert run(["doctor", "--model", str(tmp_path / "nothing")]) == 4
+    said = capsys.readouterr()
+    assert "nothing" in said.out and said.err.count("\n") == 1
