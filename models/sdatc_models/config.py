@@ -77,12 +77,16 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Eqs. (1)-(4): T scaled-linear steps; the reverse process starts from q(Z_start | C_HR), `start` = T is noise."""
+    """Eqs. (1)-(4): T scaled-linear steps; the reverse process starts from q(Z_start | C_HR), `start` = T is noise.
+
+    `shift` moves the mean of Z_t to C_HR as t grows (see schedule.py).
+    """
 
     steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     start: int = 1000
+    shift: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def lite() -> ModelConfig:
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),
         unet=UNetConfig(channels=(32, 64, 128), layers=1, groups=8, prediction="residual"),
-        schedule=ScheduleConfig(start=300),
+        schedule=ScheduleConfig(start=200, shift=True),
     )
 
 
@@ -135,7 +139,7 @@ def tiny() -> ModelConfig:
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),
-        schedule=ScheduleConfig(start=300),
+        schedule=ScheduleConfig(start=200, shift=True),
     )
 
 

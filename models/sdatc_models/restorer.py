@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from .color import correct
@@ -102,24 +102,32 @@ class Restorer(nn.Module):
 
         def x_0_at(z: Tensor, t: int) -> Tensor:
             def predict(z_tile: Tensor, c_tile: Tensor) -> Tensor:
-                times = torch.full((z_tile.shape[0],), t, device=z_tile.device)
-                return self.unet.predict_x_0(z_tile, c_tile, times, self.schedule)
+                return self.unet.predict_x_0(z_tile, c_tile, self._times(t, z_tile), self.schedule)
 
             scale = self._latent_scale
             return tiled(predict, [z, c_hr], [scale, scale], scale, options.tile)
 
-        start = torch.full((c_hr.shape[0],), timesteps[0])
-        z = self.schedule.q_sample(c_hr.float(), start, noise(0))
-        if options.solver == "dpmpp":
-            return self._dpm_solver(z, timesteps, x_0_at, flow, guidance)
+        c_hr = c_hr.float()
+        z = self.schedule.q_sample(c_hr, self._times(timesteps[0], c_hr), noise(0))
+        solver = self._dpm_solver(timesteps) if options.solver == "dpmpp" else None
         for i, t in enumerate(timesteps):
             following = timesteps[i + 1] if i + 1 < len(timesteps) else None
-            mean, variance = self.schedule.posterior(z, x_0_at(z, t), t, following)
-            z = mean + variance**0.5 * noise(i + 1) if following is not None else mean
+            x_0 = x_0_at(z, t)
+            w = z - self.schedule.offset(x_0, c_hr, self._times(t, z))
+            mean, variance = self.schedule.posterior(w, x_0, t, following)
+            if solver is not None:
+                z = solver.step(x_0, solver.timesteps[i], w, return_dict=False)[0]
+            else:
+                z = mean + variance**0.5 * noise(i + 1) if following is not None else mean
+            if following is not None:
+                z = z + self.schedule.offset(x_0, c_hr, self._times(following, z))
             z = guided(z, flow, guidance, variance)
         return z
 
-    def _dpm_solver(self, z: Tensor, timesteps: list[int], x_0_at, flow: ClipFlow | None, guidance: float) -> Tensor:
+    def _times(self, t: int, like: Tensor) -> Tensor:
+        return torch.full((like.shape[0],), t, device=like.device)
+
+    def _dpm_solver(self, timesteps: list[int]) -> DPMSolverMultistepScheduler:
         """DPM-Solver++ (Lu et al., 2022), second order, deterministic, from diffusers."""
         config = self.config.schedule
         solver = DPMSolverMultistepScheduler(
@@ -130,14 +138,8 @@ class Restorer(nn.Module):
             prediction_type="sample",
             final_sigmas_type="zero",
         )
-        solver.set_timesteps(timesteps=timesteps)  # pyright: ignore[reportCallIssue]
-        for i, t in enumerate(timesteps):
-            following = timesteps[i + 1] if i + 1 < len(timesteps) else None
-            x_0 = x_0_at(z, t)
-            _, variance = self.schedule.posterior(z, x_0, t, following)
-            z = solver.step(x_0, solver.timesteps[i], z, return_dict=False)[0]
-            z = guided(z, flow, guidance, variance)
-        return z
+        solver.set_timesteps(timesteps=timesteps)
+        return solver
 
     def _flow(self, x_hr: Tensor, c_hr: Tensor, options: RestoreOptions) -> ClipFlow | None:
         """Flow of x_HR reduced to LR size, on the latent grid."""

@@ -1,4 +1,12 @@
-"""Forward and reverse diffusion, eqs. (1)-(4), with respaced ancestral steps."""
+"""Forward and reverse diffusion, eqs. (1)-(4), with respaced ancestral steps.
+
+With `shift` (ours, after ResShift, Yue et al., 2023) the mean of Z_t also moves from Z_0 to C_HR as t grows, so that a
+reverse process that starts from C_HR at an intermediate t starts where training left off:
+
+    Z_t = sqrt(abar_t) (Z_0 + eta_t (C_HR - Z_0)) + sqrt(1 - abar_t) eps,  eta_t = (1 - abar_t) / (1 - abar_start)
+
+Z_t - sqrt(abar_t) eta_t (C_HR - Z_0) is then a chain of eqs. (1)-(4), and is stepped as one.
+"""
 
 import torch
 from torch import Tensor
@@ -14,6 +22,8 @@ class Schedule:
         roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.steps, dtype=torch.float64)
         self.betas = roots**2
         self.alpha_bar = torch.cumprod(1 - self.betas, 0)
+        rising = (1 - self.alpha_bar) / (1 - self.alpha_bar[config.start - 1])
+        self.eta = rising if config.shift else torch.zeros_like(rising)
 
     def timesteps(self, steps: int) -> list[int]:
         """`steps` indices evenly spaced from `start` - 1 down to 0 (fewer if `start` is smaller)."""
@@ -30,6 +40,11 @@ class Schedule:
         """abar_t shaped to multiply `like`."""
         abar = self.alpha_bar.to(device=like.device, dtype=torch.float32)[t.to(like.device)]
         return abar.view(-1, *[1] * (like.ndim - 1))
+
+    def offset(self, x_0: Tensor, c_hr: Tensor, t: Tensor) -> Tensor:
+        """sqrt(abar_t) eta_t (C_HR - x_0): what the shift adds to Z_t; zero without `shift`. t (N,)."""
+        eta = self.eta.to(device=x_0.device, dtype=torch.float32)[t.to(x_0.device)]
+        return self.at(t, x_0).sqrt() * eta.view(-1, *[1] * (x_0.ndim - 1)) * (c_hr - x_0)
 
     def x_0_from_epsilon(self, z_t: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Solve eq. (2) for x_0."""
