@@ -1,0 +1,74 @@
+"""The compressed inputs: made once from the ground truth, cached under a key of recipe and content."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from sdatc_cli.errors import InputError
+from sdatc_cli.media.degrade import Recipe, degrade
+from sdatc_cli.media.probe import probe
+from sdatc_cli.media.read import FrameReader
+
+from .datasets import Clip, eight_bits
+
+SCALE = 4
+RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """One compressed clip: `key` identifies how it was made from what, `frames` are (h, w, 3) RGB uint8."""
+
+    path: Path
+    key: str
+    sha256: str
+    frames: list[np.ndarray]
+
+
+def cache_folder() -> Path:
+    """Where compressed inputs are kept."""
+    return platformdirs.user_cache_path("sdatc") / "bench"
+
+
+def recipe_for(clip: Clip, crf: int, kernel: str) -> Recipe:
+    """The paper's protocol at one CRF: reduced by 4, one x264 encode with the default preset, every frame once.
+
+    A folder counts 25 frames a second, a video keeps its own rate (Vid4's are at 25).
+    """
+    return Recipe(crf=crf, scale=SCALE, kernel=kernel, fps=RATE if clip.path.is_dir() else None)
+
+
+def recipe_key(clip_digest: str, recipe: Recipe, frames: int | None) -> str:
+    """A name for the compressed clip that changes whenever its content would."""
+    told = json.dumps({"recipe": asdict(recipe), "clip": clip_digest, "frames": frames}, sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def compress(clip: Clip, digest: str, recipe: Recipe, frames: int | None, count: int) -> Compressed:
+    """The clip, reduced and compressed; read from the cache where it was made before.
+
+    digest: the clip's; frames: how many from its start (None: all); count: how many that are. InputError when the
+    encoder lost a frame.
+    """
+    key = recipe_key(digest, recipe, frames)
+    path = cache_folder() / f"{key}.mkv"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{key}-{os.getpid()}.mkv")
+        degrade(clip.path, fresh, recipe, frames=frames, overwrite=True)
+        side = Path(f"{fresh}.json")
+        if side.is_file():
+            os.replace(side, f"{path}.json")
+        os.replace(fresh, path)
+    with FrameReader(probe(path)) as reader:
+        images = [eight_bits(frame.image) for frame in reader]
+    if len(images) != count:
+        raise InputError(f"clip {clip.name}: {len(images)} frames after compression, expected {count}: {path}")
+    with path.open("rb") as file:
+        return Compressed(path, key, hashlib.file_digest(file, "sha256").hexdigest(), images)

@@ -1,0 +1,215 @@
+"""A benchmark run: compress, restore, score, clip by clip; what was done before is not done again."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sdatc_cli.errors import UsageError
+
+from . import pictures
+from .datasets import Clip, Dataset
+from .inputs import Compressed, compress, recipe_for
+from .meter import Meter
+from .methods import Job, Method, slug
+from .scoring import Plan, RawVideo, Scores
+from .worker import Scorer
+from .workspace import Unit, Workspace, export_png
+
+QUICK = 5  # with at most so many frames a clip, the default metrics look at VGG16 only for the middle one
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run. `frames`: the first so many of each clip (None: all); every `every`-th is scored.
+
+    `quick`: metrics built on VGG16 look at one frame a clip. `save_frames`: keep all restored frames as PNGs.
+    """
+
+    dataset: Dataset
+    methods: Sequence[Method]
+    crfs: tuple[int, ...]
+    kernel: str
+    names: tuple[str, ...]
+    frames: int | None = None
+    every: int = 1
+    quick: bool = False
+    save_frames: bool = False
+    score_device: str = "cpu"
+
+
+@dataclass
+class Outcome:
+    """All results: one entry for each unit, the ground truth's own under the method "truth"."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    reused: int = 0
+
+
+@dataclass
+class _Pending:
+    """One clip whose versions are restored and being scored."""
+
+    clip: Clip
+    truth: RawVideo
+    units: list[tuple[Unit, dict[str, Any], RawVideo, dict[str, Any]]]
+    future: "Future[list[Scores]]"
+
+
+class Run:
+    """Carries one run out; `progress` counts frames restored and scored."""
+
+    def __init__(self, settings: Settings, workspace: Workspace, progress: Progress, notice: Callable[[str], None]):
+        names = [slug(method.name) for method in settings.methods]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"two methods are called {name!r}; give each its own name")
+            if name in (pictures.INPUT, pictures.TRUTH):
+                raise UsageError(f"a method cannot be called {name!r}")
+        self.settings, self.workspace = settings, workspace
+        self.report_progress, self.notice = progress, notice
+        self.outcome = Outcome()
+        self.loaded: set[str] = set()
+        self.done = 0
+        counts = [clip.frames or settings.frames or 0 for clip in settings.dataset.clips]
+        lengths = [min(count, settings.frames or count) for count in counts]
+        self.total = sum(lengths) * (len(settings.methods) * len(settings.crfs) + 1)
+
+    def __call__(self) -> Outcome:
+        """Runs everything. Raises what a bad input raises; finished units stay in the workspace."""
+        overlap = all(method.device.startswith(("cuda", "vulkan")) for method in self.settings.methods if method.timed)
+        waiting: list[_Pending] = []
+        with Scorer(self._advance) as scorer:
+            for clip in self.settings.dataset.clips:
+                waiting += self._restore_clip(clip, scorer)
+                while waiting and (not overlap or len(waiting) > 1):
+                    self._collect(waiting.pop(0), scorer)
+            for pending in waiting:
+                self._collect(pending, scorer)
+        return self.outcome
+
+    def _advance(self, count: int = 1) -> None:
+        self.done += count
+        self.report_progress(self.done, max(self.total, self.done))
+
+    def _restore_clip(self, clip: Clip, scorer: Scorer) -> list[_Pending]:
+        """Restores what is missing of one clip and starts its scoring; nothing is returned if nothing was missing."""
+        truth = clip.read(self.settings.frames)
+        digest = clip.digest()
+        units = []
+        for crf in self.settings.crfs:
+            recipe = recipe_for(clip, crf, self.settings.kernel)
+            compressed = compress(clip, digest, recipe, self.settings.frames, len(truth))
+            self.outcome.inputs.append(
+                {"clip": clip.name, "crf": crf, "key": compressed.key, "sha256": compressed.sha256, "truth": digest}
+            )
+            job = Job(clip.name, crf, compressed.frames, self._wanted(len(truth)), clip.frames)
+            if self.workspace.kept:
+                pictures.keep_input(self.workspace.pictures, job, truth)
+            units += [unit for method in self.settings.methods if (unit := self._unit(method, job, compressed, truth))]
+        if not units:
+            self._advance(len(truth))
+            return []
+        raw = RawVideo.write(
+            self.workspace.folder / "raw" / f"{Unit(pictures.TRUTH, clip.name, 0).stem}.rgb", truth, range(len(truth))
+        )
+        if self.settings.save_frames:
+            export_png(self.workspace.folder / "frames" / pictures.TRUTH / clip.name, truth, range(len(truth)))
+        future = scorer.submit(raw, [video for _, _, video, _ in units], self._plan(len(truth)))
+        return [_Pending(clip, raw, units, future)]
+
+    def _wanted(self, count: int) -> tuple[int, ...]:
+        return tuple(range(0, count, self.settings.every))
+
+    def _plan(self, count: int) -> Plan:
+        wanted = self._wanted(count)
+        chosen = (wanted[len(wanted) // 2],) if self.settings.quick else None
+        return Plan(self.settings.names, self.settings.every, chosen, self.settings.score_device)
+
+    def _unit(self, method: Method, job: Job, compressed: Compressed, truth: list[np.ndarray]):
+        """A unit that must be scored, or None when its scores are there already."""
+        unit = Unit(method.name, job.clip, job.crf)
+        if method.name not in self.loaded:
+            method.load()
+            self.loaded.add(method.name)
+        plan = self._plan(len(truth))
+        fingerprint = {
+            "settings": method.settings,
+            "input": compressed.key,
+            "metrics": sorted(plan.names),
+            "every": plan.every,
+            "vgg_frames": plan.vgg_frames,
+        }
+        finished = self.workspace.load_unit(unit, fingerprint)
+        if finished is not None:
+            self.outcome.results += finished["entries"]
+            self.outcome.reused += 1
+            self._advance(len(truth))
+            return None
+        kept = self.workspace.load_frames(unit, fingerprint)
+        if kept is not None:
+            self._advance(len(truth))
+            return unit, fingerprint, *kept
+        return unit, fingerprint, *self._restore(method, unit, job, fingerprint, len(truth))
+
+    def _restore(
+        self, method: Method, unit: Unit, job: Job, fingerprint: dict[str, Any], count: int
+    ) -> tuple[RawVideo, dict[str, Any]]:
+        meter = Meter(method.device)
+        images: dict[int, np.ndarray] = {}
+        for index, image in meter.over(method.restore(job)):
+            images[index] = image
+            self._advance()
+        self._advance(count - len(images))
+        speed = {"device": method.device, "dtype": method.dtype}
+        if method.timed:
+            speed |= {"seconds": meter.seconds, "frames": meter.count, "peak_bytes": meter.peak_bytes}
+        frames = sorted(images)
+        restored = [images[index] for index in frames]
+        if self.workspace.kept:
+            pictures.keep(self.workspace.pictures / unit.stem, restored, frames, job.wanted)
+        if self.settings.save_frames:
+            export_png(self.workspace.folder / "frames" / unit.stem, restored, frames)
+        return self.workspace.save_frames(unit, fingerprint, restored, frames, speed), speed
+
+    def _collect(self, pending: _Pending, scorer: Scorer) -> None:
+        """Waits for a clip's scores and stores them."""
+        own, *scores = scorer.result(pending.future)
+        for (unit, fingerprint, video, speed), found in zip(pending.units, scores, strict=True):
+            entries = [_entry(unit.method, pending.clip, unit.crf, video, found, speed)]
+            entries.append(_entry(pictures.TRUTH, pending.clip, unit.crf, pending.truth, own, {}))
+            self.workspace.save_unit(unit, fingerprint, {"entries": entries})
+            self.outcome.results += entries
+            self.workspace.drop_frames(unit)
+        self.workspace.drop_frames(Unit(pictures.TRUTH, pending.clip.name, 0))
+
+
+def _entry(method: str, clip: Clip, crf: int, video: RawVideo, scores: Scores, speed: dict[str, Any]) -> dict[str, Any]:
+    """One unit's results as they stand in report.json."""
+    frames = {
+        name: [[index, value if np.isfinite(value) else None] for index, value in values]
+        for name, values in scores.frames.items()
+    }
+    return {
+        "method": method,
+        "clip": clip.name,
+        "crf": crf,
+        "width": video.width,
+        "height": video.height,
+        "frames": len(video.frames),
+        "metrics": scores.means(),
+        "metric_frames": {name: len(values) for name, values in frames.items()},
+        "per_frame": frames,
+        "failed": scores.failed,
+        "speed": speed,
+    }
+
+
+def quick_look(frames: int | None, every: int, explicit: bool) -> bool:
+    """Whether the default metrics are thinned out: a handful of frames was asked for, and no metric by name."""
+    return frames is not None and frames <= QUICK and every == 1 and not explicit
