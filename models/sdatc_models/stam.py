@@ -23,7 +23,7 @@ class TemporalAttention(nn.Module):
         q, k, v = rearrange(self.qkv(self.norm(tokens)), "b n (three a d) -> three b a n d", three=3, a=self.heads)
         out = F.scaled_dot_product_attention(q, k, v)
         out = self.project(rearrange(out, "b a n d -> b n (a d)"))
-        return rearrange(out, "(b h w) n c -> (b n) c h w", h=height, b=z.shape[0] // frames)
+        return rearrange(out, "(b h w) n c -> (b n) c h w", h=height, b=z.shape[0] // frames).contiguous()
 
 
 class STAM(nn.Module):
