@@ -158,6 +158,10 @@ def _command(
     shape = f"{size[0]}x{size[1]}"
     raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, r=_text(rate))
     settings: dict[str, Any] = {"c:v": recipe.codec, "pix_fmt": "yuv420p", "f": container, "map_metadata": "-1"}
+    settings |= {
+        "colorspace": "smpte170m",
+        "color_range": "tv",
+    }  # what swscale makes of RGB; untagged HD would be misread
     if recipe.codec != "mpeg4":
         settings["preset"] = recipe.preset
     if recipe.bitrate is not None:
