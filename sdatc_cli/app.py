@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sdatc_cli import __version__
+from sdatc_cli.commands.bench import bench
 from sdatc_cli.commands.degrade import degrade
 from sdatc_cli.commands.doctor import doctor
 from sdatc_cli.commands.upscale import upscale
@@ -56,6 +57,7 @@ def root(
 
 app.command()(upscale)
 app.command()(degrade)
+app.command()(bench)
 app.command()(doctor)
 
 

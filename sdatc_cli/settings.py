@@ -6,6 +6,10 @@ import re
 from sdatc_cli.errors import UsageError
 
 SMALLEST_TILE = 32  # input pixels
+X26_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
 
@@ -35,6 +39,12 @@ def between(option: str, value: float | None, least: float, most: float = math.i
     if value is not None and not least <= value <= most:
         span = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g} up"
         raise UsageError(f"{option} {value:g}: choose a number {span}")
+
+
+def preset(codec: str, name: str) -> None:
+    """Checks the preset of x264 and x265, which would complain on stderr in words of their own."""
+    if "264" in codec or "265" in codec:
+        one_of("--preset", name, X26_PRESETS)
 
 
 def positive(option: str, value: float | None) -> None:

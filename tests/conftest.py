@@ -12,6 +12,7 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPO), str(REPO / "models")])  # for the programs that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are tiny; threads would only wait for each other
 
 Clip = Callable[..., Path]
 
@@ -40,6 +41,7 @@ def ffmpeg() -> Callable[..., None]:
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two tiny models of the real classes: `still` is untrained (bicubic), `lively` has random weights."""
     import torch
+
     from sdatc_models import weights
     from sdatc_models.config import tiny
     from sdatc_models.restorer import Restorer

@@ -11,9 +11,9 @@ from sdatc_cli.errors import Interrupted, ModelError
 
 if TYPE_CHECKING:
     import torch
-    from sdatc_models.restorer import Restorer
 
     from sdatc_cli.engine.job import Job, Result
+    from sdatc_models.restorer import Restorer
 
 In = Annotated[Path, typer.Argument(metavar="IN", help="A video, an image, or a folder of numbered frames.")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="A video file, an image, or a folder for PNG frames.")]
@@ -75,15 +75,21 @@ def upscale(
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
     edge = settings.tile_edge(tile)
+    settings.preset(codec, preset)
 
-    from sdatc_models.restorer import RestoreOptions
+    from sdatc_cli.media.probe import probe
+    from sdatc_cli.media.target import check_target
+    from sdatc_cli.media.write import EncodeOptions
+
+    info = probe(source)
+    check_target(out, source, overwrite)
 
     from sdatc_cli.engine.job import Job
-    from sdatc_cli.media.write import EncodeOptions
+    from sdatc_models.restorer import RestoreOptions  # from here on torch is needed, which takes seconds
 
     restore = RestoreOptions(steps, solver, fidelity, guidance, flow, color, seed, edge)
     encode = EncodeOptions(codec, crf, preset)
-    job = Job(source, out, scale, restore, edge is None, encode, begin, length, overwrite)
+    job = Job(info, out, scale, restore, edge is None, encode, begin, length, overwrite)
     _run(job, model, device, dtype, output.Terminal(quiet), as_json)
 
 
@@ -101,7 +107,7 @@ def _run(job: "Job", model: str, device: str, dtype: str, terminal: output.Termi
     terminal.say(summary(job, result))
     if as_json:
         how = {"model": model, "device": str(where), "dtype": dtype_name(numbers)}
-        paths = {"input": str(job.source), "output": str(job.out)}
+        paths = {"input": str(job.info.path), "output": str(job.out)}
         options = {"scale": job.scale, "restore": asdict(job.restore), "encode": asdict(job.encode)}
         output.print_json(paths | result.as_dict() | how | {"options": options, "notices": terminal.notices})
 

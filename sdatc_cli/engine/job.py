@@ -6,17 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdatc_models.restorer import RestoreOptions, Restorer
-
 from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
 from sdatc_cli.media.write import EncodeOptions, MediaWriter
+from sdatc_models.restorer import RestoreOptions, Restorer
 
 # Peak bytes of the networks for one LR pixel of one frame, measured with `lite` on whole frames; a little above.
 BYTES_PER_PIXEL = 8_000
@@ -26,7 +24,7 @@ BYTES_PER_PIXEL = 8_000
 class Job:
     """What to make of what. `start` and `duration` are seconds; `tile_auto` lets free memory choose `restore.tile`."""
 
-    source: Path
+    info: MediaInfo
     out: Path
     scale: int = 4
     restore: RestoreOptions = field(default_factory=RestoreOptions)
@@ -80,9 +78,9 @@ class Result:
 
 
 def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
-    """Runs a job. `load` is called once input and output are known to be good. Raises the classes of errors.py."""
+    """Runs a job. `load` is called once the output is known to be good. Raises the classes of errors.py."""
     began = time.perf_counter()
-    info = probe(job.source)
+    info = job.info
     for line in info.notices:
         watcher.notice(line)
     width, height = job.scale * info.width, job.scale * info.height
@@ -92,7 +90,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
         FrameReader(info, job.start, job.duration) as reader,
         MediaWriter(job.out, info, width, height, job.encode, job.overwrite, job.start, job.duration) as writer,
     ):
-        network = frugal(load(), info, job, watcher.notice)
+        network = frugal(load(), job, watcher.notice)
         watcher.progress(0, total)
 
         def store(frame: Frame) -> None:
@@ -106,7 +104,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
 
         timing = run(reader, work, store)
         if not stored:
-            raise InputError(f"{job.source}: no frames between the start and the end that were asked for")
+            raise InputError(f"{info.path}: no frames between the start and the end that were asked for")
     for line in [*reader.damage, *writer.notices]:
         watcher.notice(line)
     return Result(
@@ -120,12 +118,12 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     )
 
 
-def frugal(restorer: Restorer, info: MediaInfo, job: Job, notice: Callable[[str], None]) -> Frugal[Restorer]:
+def frugal(restorer: Restorer, job: Job, notice: Callable[[str], None]) -> Frugal[Restorer]:
     """The network with the tile that free memory allows."""
     options = job.restore
     if job.tile_auto:
         free = free_bytes(restorer.device)
-        tile = tile_for(free, LENGTH, info.height, info.width, BYTES_PER_PIXEL)
+        tile = tile_for(free, LENGTH, job.info.height, job.info.width, BYTES_PER_PIXEL)
         if tile is not None:
             notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
         options = replace(options, tile=tile)

@@ -9,10 +9,30 @@ import pytest
 from sdatc_cli import __version__
 from sdatc_cli.app import app, run
 
-OPTIONS = (
-    "--output --scale --model --steps --solver --fidelity --guidance --flow --color --seed --device --dtype --tile "
-    "--codec --crf --preset --start --duration --overwrite --json --quiet --debug"
-).split()
+OPTIONS = [
+    "--output",
+    "--scale",
+    "--model",
+    "--steps",
+    "--solver",
+    "--fidelity",
+    "--guidance",
+    "--flow",
+    "--color",
+    "--seed",
+    "--device",
+    "--dtype",
+    "--tile",
+    "--codec",
+    "--crf",
+    "--preset",
+    "--start",
+    "--duration",
+    "--overwrite",
+    "--json",
+    "--quiet",
+    "--debug",
+]
 
 BAD = {
     "--scale 7": "--scale 7: choose 2, 3 or 4",
@@ -33,6 +53,7 @@ BAD = {
     "--color red": "red",
     "--dtype int8": "int8",
     "--crf -4": "--crf -4",
+    "--preset sluggish": "--preset sluggish",
     "--nonsense": "--nonsense",
 }
 

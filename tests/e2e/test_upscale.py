@@ -99,9 +99,8 @@ def test_runs_are_deterministic_and_the_seed_matters(make_clip, upscale, tmp_pat
     source = make_clip(frames=6)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         upscale(source, tmp_path / f"{name}.mkv", "--seed", seed)
-    a, b, c = ((tmp_path / f"{name}.mkv").read_bytes() for name in "abc")
-    assert a == b
-    assert any((x != y).any() for x, y in zip(pictures(tmp_path / "a.mkv"), pictures(tmp_path / "c.mkv"), strict=True))
+    a, b, c = (packets(tmp_path / f"{name}.mkv", "video") for name in "abc")
+    assert a == b != c
 
 
 def test_a_part_is_the_same_as_that_part_of_the_whole(make_clip, upscale, tmp_path):
@@ -164,7 +163,9 @@ def test_a_rich_mkv_keeps_every_stream(upscale, ffmpeg, tmp_path):
 
 def _rich_mkv(path: Path, ffmpeg, folder: Path) -> None:
     write_clip(folder / "pan.mkv", frames=30, scenes=2)
-    (folder / "words.srt").write_text("1\n00:00:00,200 --> 00:00:00,700\nHello\n\n2\n00:00:00,800 --> 00:00:01,100\nBye\n")
+    (folder / "words.srt").write_text(
+        "1\n00:00:00,200 --> 00:00:00,700\nHello\n\n2\n00:00:00,800 --> 00:00:01,100\nBye\n"
+    )
     (folder / "tags.txt").write_text(
         ";FFMETADATA1\ntitle=A title\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=One\n"
         "[CHAPTER]\nTIMEBASE=1/1000\nSTART=500\nEND=1200\ntitle=Two\n"
@@ -182,7 +183,7 @@ def _rich_mkv(path: Path, ffmpeg, folder: Path) -> None:
 
 
 def test_scene_cuts_do_not_bleed(make_clip, upscale, tmp_path):
-    """Each half of a clip with a cut is restored as if it were alone (but for the noise, which belongs to the frame)."""
+    """The half of a clip before a cut is restored as if it were alone."""
     source = make_clip(frames=12, scenes=2)
     upscale(source, tmp_path / "both.mkv", "--codec", "ffv1")
     upscale(source, tmp_path / "half.mkv", "--codec", "ffv1", "--duration", 6 / 25)
