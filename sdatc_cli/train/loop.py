@@ -26,11 +26,10 @@ CHECKPOINT = "checkpoint.pt"
 class Stage(Protocol):
     """What a stage gives the loop. `net` holds what it trains (and perhaps frozen parts)."""
 
-    net: nn.Module
+    @property
+    def net(self) -> nn.Module: ...
 
     def loss(self, net: nn.Module, batch: Batch, fraction: float, judge: Discriminator | None) -> "StageLoss": ...
-
-    def picture(self, net: nn.Module, batch: Batch) -> Tensor: ...
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Trainer:
         if judge is not None:
             judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=recipe.lr, betas=(0.5, 0.99))
             self.judge, self.judge_optimizer = self.accelerator.prepare(judge, judge_optimizer)
-        self.step, self.seconds, self.averaged = 0, 0.0, 0
+        self.step, self.seconds = 0, 0.0
 
     def state(self) -> dict[str, Any]:
         unwrap = self.accelerator.unwrap_model

@@ -18,7 +18,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.lpips = LPIPS("vgg").to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.lpips = LPIPS("vgg").to(memory_format=torch.channels_last)
         alpha, beta = dists_weights()
         self.register_buffer("alpha", alpha)
         self.register_buffer("beta", beta)

@@ -14,6 +14,7 @@ class Recipe:
     patch: int
     lr: float
     weights: ImageLossWeights = field(default_factory=ImageLossWeights)
+    mse: float = 1.0  # weight of the diffusion's own squared error
     perceptual_from: float = 0.0  # LPIPS and DISTS join at this fraction
     adversarial_from: float = 1.0  # the discriminator joins at this fraction
     warmup: int = 100  # steps of linear learning-rate warm-up
@@ -33,14 +34,22 @@ LITE = {
         perceptual_from=0.08,
         adversarial_from=0.5,
     ),
-    "diffusion": Recipe(batch=4, frames=1, patch=128, lr=3e-4, weights=ImageLossWeights(lpips=0.5, dists=0.5)),
+    "diffusion": Recipe(
+        batch=6,
+        frames=1,
+        patch=96,
+        lr=3e-4,
+        weights=ImageLossWeights(l1=1.0, lpips=1.0, dists=1.0, adversarial=0.01),
+        mse=0.02,
+        adversarial_from=0.1,
+    ),
     "decoder": Recipe(
         batch=1,
         frames=5,
         patch=96,
         lr=2e-4,
-        weights=ImageLossWeights(l1=1.0, lpips=0.5, dists=0.5, adversarial=0.01, difference=0.5),
-        adversarial_from=0.5,
+        weights=ImageLossWeights(l1=1.0, lpips=1.0, dists=1.0, adversarial=0.01, difference=0.5),
+        adversarial_from=0.1,
     ),
 }
 
