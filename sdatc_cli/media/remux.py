@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import av
@@ -15,8 +16,9 @@ from av.video.stream import VideoStream
 
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, open_input
-from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
+from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one.
 STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "DURATION", "BPS", "NUMBER_OF_FRAMES",
@@ -26,6 +28,9 @@ STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "D
 _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
              "s302m", "pcm_bluray", "dvbsub", "dvb_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvb_teletext",
              "libzvbi_teletextdec", "h264", "hevc", "mpeg2video", "mpeg1video", "scte_35", "timed_id3"}  # fmt: skip
+_COVERS = {"matroska", "webm", "mp4", "mov"}
+_PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp", "tiff": "image/tiff",
+             "webp": "image/webp"}  # fmt: skip
 _LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
 
 
@@ -36,7 +41,10 @@ def live_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 def can_hold(stream: Stream, container: str) -> bool:
     """Whether a container takes a stream as it is, found by writing the header of a file with it alone."""
-    if container == "mpegts" and stream_info(stream).codec not in _TS_HOLDS:
+    info = stream_info(stream)
+    if info.cover:
+        return container in _COVERS
+    if container == "mpegts" and info.codec not in _TS_HOLDS:
         return False
     try:
         scratch = av.open(BytesIO(), "w", format=container)
@@ -56,9 +64,19 @@ def _add(output: OutputContainer, stream: Stream) -> Stream:
         name, mime = stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream"
         return output.add_attachment(name, mime, stream.data)
     copy: Any = output.add_stream_from_template(stream, opaque=True)  # type: ignore[arg-type]
+    return _label(copy, stream)
+
+
+def _label(copy: Any, stream: Stream) -> Stream:
     copy.metadata.update(live_tags(stream.metadata) if isinstance(stream, VideoStream) else stream.metadata)
     copy.disposition = stream.disposition
     return copy
+
+
+def _picture(path: Path, index: int) -> bytes:
+    """The file of a cover picture."""
+    with open_input(path) as container:
+        return next((bytes(p) for p in container.demux(container.streams[index]) if p.size), b"")
 
 
 class StreamCopier:
@@ -76,6 +94,7 @@ class StreamCopier:
         self._end = None if end is None else info.start_time + end
         self._output: OutputContainer | None = None
         self._copies: dict[int, Stream] = {}
+        self._converters: dict[int, TextConverter] = {}
         self._last_dts: dict[int, int] = {}
         self._failed: dict[int, int] = {}
         self._packets: Iterator[Packet] = iter(())
@@ -90,10 +109,27 @@ class StreamCopier:
             info = stream_info(stream)
             if stream.discard == Discard.all or (info.kind == "data" and "timecode" in stream.metadata):
                 continue  # the chapter and timecode tracks of MOV: written anew from chapters and tags
-            if not can_hold(stream, self._container):
-                self.notices.append(f"{info} left out: {self._container} cannot hold it")
-                continue
+            self._add_stream(output, stream, info)
+
+    def _add_stream(self, output: OutputContainer, stream: Stream, info: StreamInfo) -> None:
+        """Add one stream as it is, as an attached file, or converted; else leave it out and say so."""
+        if info.cover and self._container == "matroska" and info.codec in _PICTURES:
+            name = stream.metadata.get("filename") or f"cover.{info.codec.replace('mjpeg', 'jpg')}"
+            picture = _picture(self._info.path, stream.index)
+            _label(output.add_attachment(name, _PICTURES[info.codec], picture), stream)
+            return
+        if can_hold(stream, self._container):
             self._copies[stream.index] = _add(output, stream)
+            return
+        codec = text_codec(stream, self._container)
+        if codec is not None:
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
+                converter = TextConverter(stream, output, codec)
+                self._copies[stream.index] = _label(converter.stream, stream)
+                self._converters[stream.index] = converter
+                self.notices.append(f"{info} converted to {codec}, which {self._container} needs")
+                return
+        self.notices.append(f"{info} left out: {self._container} cannot hold it")
 
     def begin(self) -> None:
         """Start reading; every stream of the output must have been added."""
@@ -156,7 +192,9 @@ class StreamCopier:
             return True
         if isinstance(stream, VideoStream):  # a copied one can only begin with a keyframe
             return first >= self._start and (packet.is_keyframe or stream.index in self._last_dts)
-        return last > self._start or first >= self._start
+        if stream.type == "subtitle":
+            return last > self._start or first >= self._start
+        return first >= self._start  # half a packet of sound before the picture would shift everything
 
     def _time(self, packet: Packet) -> float | None:
         stamp = packet.dts if packet.dts is not None else packet.pts
@@ -165,9 +203,14 @@ class StreamCopier:
     def _copy(self, packet: Packet) -> None:
         index = packet.stream.index
         self._retime(packet, index)
-        packet.stream = self._copies[index]
         assert self._output is not None
         try:
+            if index in self._converters:
+                converted = self._converters[index].convert(packet)
+                if converted is None:
+                    return
+                packet = converted
+            packet.stream = self._copies[index]
             self._output.mux(packet)
         except av.error.OSError as error:
             raise OutputError(f"the output cannot be written ({one_line(error)})") from error
@@ -190,13 +233,22 @@ class StreamCopier:
         last = self._last_dts.get(index)
         if packet.dts is not None:
             packet.dts -= shift
-        elif packet.pts is not None:
-            packet.dts = packet.pts if last is None else max(packet.pts, last + 1)
         else:
-            packet.dts = 0 if last is None else last + max(packet.duration or 0, 1)
-            packet.pts = packet.dts
+            packet.dts = self._decoding_time(packet, last)
         if last is not None and packet.dts <= last and packet.stream.type != "subtitle":
             packet.dts = last + 1
         if packet.pts is None or packet.pts < packet.dts:
             packet.pts = packet.dts
         self._last_dts[index] = packet.dts
+
+    def _decoding_time(self, packet: Packet, last: int | None) -> int:
+        """When to decode a packet that does not say: in order, and for reordered video ahead of its display."""
+        step = max(packet.duration or 0, 1)
+        stream = packet.stream
+        if isinstance(stream, VideoStream) and stream.codec_context is not None and packet.pts is not None:
+            step = max(round(1 / (stream.average_rate or 25) / packet.time_base), 1)
+            ahead = packet.pts - stream.codec_context.reorder_depth * step
+            return ahead if last is None else min(last + step, max(packet.pts, last + 1))
+        if packet.pts is not None:
+            return packet.pts if last is None else max(packet.pts, last + 1)
+        return 0 if last is None else last + step

@@ -1,0 +1,152 @@
+"""What surrounds the video survives: the outputs are opened again and compared stream by stream."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from sdatc_cli.media.probe import probe
+from tests.media.clips import VFR, convert, take_apart, times
+
+
+def test_matroska_keeps_every_stream_bit_for_bit(rich_mkv, tmp_path):
+    out = tmp_path / "out.mkv"
+    damage, notices = convert(rich_mkv, out)
+    assert (damage, notices) == ([], [])
+    before, after = take_apart(rich_mkv), take_apart(out)
+    assert [p.kind for p in before] == ["video", "audio", "audio", "subtitle", "subtitle", "attachment", "video"]
+    assert len(before) == len(after)
+    for old, new in zip(before[1:], after[1:], strict=True):
+        assert (new.kind, new.codec, new.language, new.title) == (old.kind, old.codec, old.language, old.title)
+        assert new.disposition == old.disposition
+        assert new.packets == old.packets, f"{old.kind} {old.codec}"
+        assert new.payload == old.payload
+    assert len(before[1].packets) > 50 and len(before[3].packets) == 2 and len(before[5].payload) == 10240
+    assert after[0].title == "Picture"
+
+
+def test_variable_frame_rate_is_kept(rich_mkv, tmp_path):
+    convert(rich_mkv, tmp_path / "out.mkv")
+    assert times(tmp_path / "out.mkv") == [Fraction(t, 1000) for t in VFR]
+
+
+def test_chapters_and_metadata_are_kept(rich_mkv, tmp_path):
+    convert(rich_mkv, tmp_path / "out.mkv")
+    with av.open(str(rich_mkv)) as old, av.open(str(tmp_path / "out.mkv")) as new:
+        assert [(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]) for c in new.chapters()] == [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]) for c in old.chapters()
+        ]
+        assert len(new.chapters()) == 2
+        tags = {k.lower(): v for k, v in new.metadata.items()}
+        assert (tags["title"], tags["comment"]) == ("A test film", '50% "quoted"; odd')
+
+
+def test_mp4_keeps_what_it_can_and_names_the_rest(rich_mkv, tmp_path):
+    out = tmp_path / "out.mp4"
+    _, notices = convert(rich_mkv, out)
+    after = take_apart(out)
+    assert [p.codec for p in after if p.kind == "audio"] == ["aac", "flac"]
+    for kind in ("aac", "flac"):
+        old = next(p for p in take_apart(rich_mkv) if p.codec == kind)
+        new = next(p for p in after if p.codec == kind)
+        assert [d for _, d in new.packets] == [d for _, d in old.packets]
+        assert new.language == old.language
+        assert all(abs(a - b) < 0.002 for (a, _), (b, _) in zip(old.packets, new.packets, strict=True))
+    assert [(p.codec, p.language) for p in after if p.kind == "subtitle"] == [("mov_text", "fra"), ("mov_text", "und")]
+    lines = [d for p in after if p.language == "fra" for _, d in p.packets if len(d) > 2]
+    assert lines[0][2:] == b"First line" and "Second — naïve".encode() in lines[1]
+    assert [p.kind for p in after].count("video") == 2 and after[-1].packets[0][1] == take_apart(rich_mkv)[6].packets[
+        0
+    ][1]
+    assert len([n for n in notices if "converted to mov_text" in n]) == 2
+    assert len([n for n in notices if "attachment" in n and "left out" in n]) == 1
+    with av.open(str(out)) as container:
+        assert len(container.chapters()) == 2
+    assert times(out) == [Fraction(t, 1000) for t in VFR]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
+def test_sound_of_an_mp4_keeps_its_bits_and_its_sync(sound_mp4, tmp_path, ending):
+    out = tmp_path / f"out{ending}"
+    convert(sound_mp4, out)
+    before, after = take_apart(sound_mp4), take_apart(out)
+    old, new = (next(p for p in parts if p.kind == "audio") for parts in (before, after))
+    assert [d for _, d in old.packets] == [d for _, d in new.packets]
+    assert new.language == "jpn"
+    video_old, video_new = times(sound_mp4), times(out)
+    if ending == ".mkv":
+        words = next(p for p in after if p.kind == "subtitle")
+        assert (words.codec, words.packets[0][1]) == ("srt", b"First line")
+    assert len(video_old) == len(video_new) == 30
+    offset_old = old.packets[1][0] - video_old[0]
+    offset_new = new.packets[1][0] - video_new[0]
+    assert abs(offset_old - offset_new) < Fraction(1, 500)
+
+
+def test_transport_stream_starts_anywhere_and_stays_in_sync(sound_mp4, tmp_path, ffmpeg):
+    stream = tmp_path / "late.ts"
+    ffmpeg("-i", sound_mp4, "-map", "0:v", "-map", "0:a", "-c", "copy", "-output_ts_offset", "5000", stream)
+    assert probe(stream).start_time > 4999
+    convert(stream, tmp_path / "out.mp4")
+    before, after = take_apart(stream), take_apart(tmp_path / "out.mp4")
+    assert times(tmp_path / "out.mp4")[0] < 1
+    old, new = before[1].packets[5][0] - times(stream)[0], after[1].packets[5][0] - times(tmp_path / "out.mp4")[0]
+    assert abs(old - new) < Fraction(1, 500)
+    assert len(before[1].packets) == len(after[1].packets)
+
+
+def test_a_part_is_cut_from_every_stream(rich_mkv, tmp_path):
+    out = tmp_path / "out.mkv"
+    convert(rich_mkv, out, start=0.5, duration=0.6)
+    inside = [t for t in VFR if 500 <= t < 1100]
+    assert times(out) == [Fraction(t - 500, 1000) for t in inside]
+    before, after = take_apart(rich_mkv), take_apart(out)
+    for index in (1, 2):
+        payloads = [d for t, d in before[index].packets if Fraction(9, 20) < t < Fraction(11, 10)]
+        assert [d for _, d in after[index].packets if d in payloads] == [d for _, d in after[index].packets]
+        assert len(payloads) - 3 <= len(after[index].packets) <= len(payloads)
+        first = next(t for t, d in before[index].packets if d == after[index].packets[0][1])
+        assert after[index].packets[0][0] == first - Fraction(1, 2) < Fraction(1, 10)
+    lines = [(t, d) for t, d in after[3].packets]
+    assert lines[0][0] == 0 and b"First" in lines[0][1]  # it stands since before the start
+    assert lines[1][0] == Fraction(1, 5)
+    assert after[5].payload == before[5].payload
+    with av.open(str(out)) as container:
+        spans = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in container.chapters()]
+    assert spans == [(0, Fraction(1, 10)), (Fraction(1, 10), Fraction(3, 5))]
+
+
+def test_several_video_streams_one_restored_the_others_copied(rich_mkv, tmp_path, ffmpeg):
+    two = tmp_path / "two.mkv"
+    ffmpeg("-i", rich_mkv, "-map", "0:v:0", "-map", "0:v:0", "-c", "copy", "-disposition:v:0", "0",
+           "-disposition:v:1", "default", two)  # fmt: skip
+    info = probe(two)
+    assert info.video_index == 1 and any("stream 1 is restored" in n for n in info.notices)
+    convert(two, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [s.codec_context.width for s in container.streams.video] == [96, 192]
+    assert take_apart(tmp_path / "out.mkv")[0].packets == take_apart(two)[0].packets
+
+
+def test_the_old_files_statistics_do_not_describe_the_new_one(rich_mkv, tmp_path):
+    convert(rich_mkv, tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as new:
+        tags = {k.upper() for k in new.streams.video[0].metadata}
+    assert not tags & {"BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES"}
+
+
+def test_names_with_odd_characters(rich_mkv, tmp_path):
+    for name in [
+        "-dash.mkv",
+        "per%03dcent.mkv",
+        "quo\"te's.mkv",
+        "new\nline.mkv",
+        "concat:a|b.mkv",
+        "ünïcode 日本.mkv",
+    ]:
+        source = tmp_path / "in" / name
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(Path(rich_mkv).read_bytes())
+        convert(source, tmp_path / name)
+        assert len(times(tmp_path / name)) == len(VFR)
