@@ -9,7 +9,7 @@ from typing import Any
 from sdatc_cli.errors import Interrupted, UsageError
 from sdatc_cli.output import Terminal
 
-from . import datasets, methods, metrics, report
+from . import datasets, html, methods, metrics, report
 from .inputs import recipe_for
 from .runner import Run, Settings, quick_look
 from .workspace import opened, write_json
@@ -77,8 +77,9 @@ def run(request: Request, terminal: Terminal) -> dict[str, Any]:
         told = report.build(settings, outcome, missing, request.command, time.monotonic() - began)
         if workspace.kept:
             write_json(workspace.folder / "report.json", told)
+            html.write(told, workspace.pictures, workspace.folder / "report.html")
             workspace.finish()
-            terminal.say(f"report: {workspace.folder / 'report.json'}")
+            terminal.say(f"report: {workspace.folder / 'report.html'}")
     return told
 
 

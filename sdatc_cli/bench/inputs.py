@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from sdatc_cli import __version__
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.degrade import Recipe, degrade
+from sdatc_cli.media.ffmpeg import ffmpeg_version
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import FrameReader
 
@@ -45,9 +47,9 @@ def recipe_for(clip: Clip, crf: int, kernel: str) -> Recipe:
 
 
 def recipe_key(clip_digest: str, recipe: Recipe, frames: int | None) -> str:
-    """A name for the compressed clip that changes whenever its content would."""
-    told = json.dumps({"recipe": asdict(recipe), "clip": clip_digest, "frames": frames}, sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    """A name for the compressed clip that changes whenever its content would: with the encoder's version, too."""
+    made = {"recipe": asdict(recipe), "clip": clip_digest, "frames": frames, "by": [__version__, ffmpeg_version()]}
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def compress(clip: Clip, digest: str, recipe: Recipe, frames: int | None, count: int) -> Compressed:

@@ -62,7 +62,7 @@ def protocol(settings: Settings) -> dict[str, Any]:
         "frames": settings.frames,
         "every": settings.every,
         "vgg_on_one_frame": settings.quick,
-        "mean": "per-frame values are averaged over all scored frames of all clips; warp over clips",
+        "mean": "over the scored frames of a clip, then over the clips",
         "border": "not cropped",
     }
 
@@ -117,8 +117,8 @@ def summary(settings: Settings, results: list[dict[str, Any]]) -> list[dict[str,
 
 
 def _mean(entries: list[dict[str, Any]], metric: str) -> float | None:
-    """The mean over all frames of all clips, those without a finite value left out."""
-    values = [value for entry in entries for _, value in entry["per_frame"].get(metric, []) if value is not None]
+    """The mean over the clips of their own means, clips without a value left out."""
+    values = [entry["metrics"][metric] for entry in entries if metric in entry["metrics"]]
     return sum(values) / len(values) if values else None
 
 
