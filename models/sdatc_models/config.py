@@ -5,6 +5,7 @@ A config says sizes and switches only; it cannot name code.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -172,7 +173,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and type(value) is int:
         return float(value)
-    allowed = get_args(kind) or (kind,)
-    if type(value) not in allowed:
+    allowed = () if get_origin(kind) is tuple else get_args(kind) or (kind,)
+    if type(value) not in allowed or (type(value) is float and not math.isfinite(value)):
         raise ValueError(f"{where} has a value of the wrong kind: {value!r}")
     return value

@@ -68,7 +68,9 @@ class VAE(nn.Module):
         self.cfw = self._cfw() if config.cfw else None
         self.patch = PatchTransform(config.latent, config.factor) if config.linear else None
         if config.linear:
-            zero_init(self.encoder.conv_out, self.quant_conv, self.decoder.conv_out)
+            zero_init(self.decoder.conv_out)
+            # The code is the latent; of the convolutional encoder only the features F_e are used.
+            del self.encoder.mid_block, self.encoder.conv_norm_out, self.encoder.conv_out, self.quant_conv
 
     def _cfw(self) -> nn.ModuleDict:
         """CFW at H/4 and H/2, keyed by the decoder scale k."""
@@ -81,18 +83,9 @@ class VAE(nn.Module):
         modules = [self.pcam, *(m for m in (self.stam, self.cfw) if m is not None)]
         return [p for module in modules for p in module.parameters()]
 
-    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 3, H, W), H and W multiples of f -> the mode of the latent (B, c, H/f, W/f), and features F_e.
-
-        F_e holds one feature a scale, in the decoder's order (coarsest first).
-        """
-        mean, _, features = self.encode_moments(image)
-        return mean, features
-
-    def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """As `encode`, with the log-variance of the posterior between the latent and F_e."""
-        x = image * 2 - 1
-        h = self.encoder.conv_in(F.pixel_unshuffle(x, self.config.stem))
+    def features(self, image: Tensor) -> list[Tensor]:
+        """F_e of (B, 3, H, W), H and W multiples of f: one feature a scale, in the decoder's order (coarsest first)."""
+        h = self.encoder.conv_in(F.pixel_unshuffle(image * 2 - 1, self.config.stem))
         features: list[Tensor] = []
         for block in self.encoder.down_blocks:
             for resnet in sublayers(block, "resnets"):
@@ -100,11 +93,30 @@ class VAE(nn.Module):
             features.insert(0, h)
             for down in sublayers(block, "downsamplers"):
                 h = down(h)
-        h = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(self.encoder.mid_block(h))))
-        mean, log_variance = self.quant_conv(h).chunk(2, 1)
+        return features
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the mode of the latent's distribution, (B, c, H/f, W/f)."""
+        return self.encode_moments(image)[0]
+
+    def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent's mode and log-variance, each (B, c, H/f, W/f); a linear code is certain (log-variance -30)."""
         if self.patch is not None:
-            mean = mean + self.patch.encode(x)
-        return mean * self.config.scaling, log_variance.clamp(-30, 20), features
+            code = self.patch.encode(image * 2 - 1)
+            return code, torch.full_like(code, -30.0)
+        h = self.encoder.mid_block(self.features(image)[0])
+        h = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(h)))
+        mean, log_variance = self.quant_conv(h).chunk(2, 1)
+        return mean * self.config.scaling, log_variance.clamp(-30, 20)
+
+    def decode_code(self, z: Tensor, x_hr: Tensor | None) -> Tensor:
+        """The picture (B, 3, H, W) in [-1, 1] of a linear code, with what the code cannot hold of `x_hr` (ours)."""
+        assert self.patch is not None
+        x = self.patch.decode(z)
+        if x_hr is None:
+            return x
+        reference = x_hr * 2 - 1
+        return x + reference - self.patch.decode(self.patch.encode(reference))
 
     def decode(
         self, z: Tensor, frames: int, f_e: list[Tensor] | None = None, omega: float = 0.0, x_hr: Tensor | None = None
@@ -121,10 +133,7 @@ class VAE(nn.Module):
         h = self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(h)))
         x = F.pixel_shuffle(h, self.config.stem)
         if self.patch is not None:
-            x = x + self.patch.decode(z)
-            if x_hr is not None:
-                reference = x_hr * 2 - 1
-                x = x + reference - self.patch.decode(self.patch.encode(reference))
+            x = x + self.decode_code(z, x_hr)
         return (x + 1) / 2
 
     def _scale(

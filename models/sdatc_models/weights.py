@@ -69,6 +69,15 @@ def save(restorer: Restorer, folder: Path, dtype: torch.dtype = torch.float16) -
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _build(config: ModelConfig, folder: Path) -> Restorer:
+    """The network of a config; sizes that do not fit each other fail in many ways inside, all a WeightsError here."""
+    try:
+        return Restorer(config)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{folder / 'config.json'} describes no network that can be built: {reason}") from error
+
+
 def load(
     model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **switches: Any
 ) -> Restorer:
@@ -77,7 +86,7 @@ def load(
     folder = folder_of(model)
     config, _ = read_config(folder)
     checksums = verify(folder)
-    restorer = Restorer(replace(config, **switches))
+    restorer = _build(replace(config, **switches), folder)
     for part in PARTS:
         name = f"{part}.safetensors"
         if name not in checksums:

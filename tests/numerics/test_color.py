@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sdatc_models.color import adain, correct, enlarge, low_pass, wavelet
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sdatc_models.config import DCMConfig
 from sdatc_models.dcm import DCM, SwinLayer, WindowAttention, shift_mask, window_merge, window_partition
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from sdatc_models.flow import clip_flow, dis_flows, resample, trusted, warp
 
 

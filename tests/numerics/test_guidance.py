@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sdatc_models.flow import ClipFlow
 from sdatc_models.guidance import guided, motion_error
 

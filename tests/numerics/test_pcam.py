@@ -5,6 +5,7 @@ from math import erf
 import numpy as np
 import pytest
 import torch
+
 from sdatc_models.config import PCAMConfig, PromptKind
 from sdatc_models.pcam import PCAM, TransformerBlock
 

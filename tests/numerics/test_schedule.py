@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sdatc_models.config import ScheduleConfig
 from sdatc_models.schedule import Schedule
 

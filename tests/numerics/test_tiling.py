@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sdatc_models.tiling import ALIGN, blend_weight, starts, tiled
 
 edges = st.integers(2, 20).map(lambda n: n * ALIGN)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
 from sdatc_models.config import PCAMConfig, ScheduleConfig, UNetConfig
 from sdatc_models.control import zero_conv
 from sdatc_models.schedule import Schedule

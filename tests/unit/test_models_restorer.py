@@ -1,0 +1,194 @@
+"""The whole restorer at its tiny size: sizes, clips, noise, tiles, determinism, colour."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sdatc_models.config import DCMConfig, ModelConfig, tiny
+from sdatc_models.noise import frame_noise
+from sdatc_models.restorer import RestoreOptions, Restorer
+from sdatc_models.tiling import tiled
+
+QUICK = RestoreOptions(steps=3, color="none")
+
+
+def lively(config: ModelConfig, strength: float = 0.02) -> Restorer:
+    torch.manual_seed(0)
+    restorer = Restorer(config).eval()
+    with torch.no_grad():
+        for parameter in restorer.parameters():
+            parameter.add_(torch.randn_like(parameter) * strength)
+    return restorer
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Restorer:
+    torch.manual_seed(0)
+    return Restorer(tiny()).eval()
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return lively(tiny())
+
+
+def pan(frames: int, height: int, width: int) -> torch.Tensor:
+    """A clip of blocks of random colours that moves by one pixel a frame."""
+    generator = torch.Generator().manual_seed(5)
+    cells = torch.rand(1, 3, height // 4 + 2, (width + frames) // 4 + 2, generator=generator)
+    wide = F.interpolate(cells, scale_factor=4)
+    return torch.cat([wide[..., :height, i : i + width] for i in range(frames)])
+
+
+def soft_pan(frames: int, height: int, width: int) -> torch.Tensor:
+    """As `pan`, without edges."""
+    return F.avg_pool2d(F.pad(pan(frames, height, width), (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp"])
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_untrained_restorer_equals_bicubic(untrained: Restorer, solver, guidance: float) -> None:
+    """Whatever the path there: x_0 is C_HR, and the decoder gives back x_HR."""
+    clip = pan(3, 16, 24)
+    options = replace(QUICK, solver=solver, guidance=guidance, steps=4)
+    expected = F.interpolate(clip, scale_factor=4, mode="bicubic", align_corners=False).clamp(0, 1)
+    torch.testing.assert_close(untrained.restore(clip, range(3), options), expected, rtol=0, atol=2e-5)
+
+
+def test_untrained_restorer_equals_bicubic_away_from_a_padded_edge(untrained: Restorer) -> None:
+    clip = pan(1, 19, 21)
+    expected = F.interpolate(clip, scale_factor=4, mode="bicubic", align_corners=False).clamp(0, 1)
+    out = untrained.restore(clip, [0], QUICK)
+    torch.testing.assert_close(out[..., :-8, :-8], expected[..., :-8, :-8], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+def test_every_clip_length(restorer: Restorer, frames: int) -> None:
+    clip = pan(frames, 16, 16)
+    out = restorer.restore(clip, range(frames), replace(QUICK, guidance=1.0))
+    assert out.shape == (frames, 3, 64, 64)
+    assert out.dtype == torch.float32
+    assert torch.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (16, 45), (33, 18)])
+def test_odd_sizes(restorer: Restorer, size: tuple[int, int]) -> None:
+    out = restorer.restore(pan(2, *size), [0, 1], replace(QUICK, guidance=1.0, color="adain"))
+    assert out.shape == (2, 3, size[0] * 4, size[1] * 4)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize(
+    "shape, frames",
+    [((0, 3, 16, 16), 0), ((6, 3, 16, 16), 6), ((1, 1, 16, 16), 1), ((2, 3, 16, 16), 1), ((1, 3, 15, 40), 1)],
+)
+def test_other_clips_are_refused(restorer: Restorer, shape: tuple[int, ...], frames: int) -> None:
+    with pytest.raises(ValueError):
+        restorer.restore(torch.zeros(shape), range(frames), QUICK)
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp"])
+def test_the_same_call_gives_the_same_bits(restorer: Restorer, solver) -> None:
+    clip, options = pan(3, 16, 24), RestoreOptions(steps=4, solver=solver, guidance=1.0)
+    torch.manual_seed(1)
+    first = restorer.restore(clip, [7, 8, 9], options)
+    torch.manual_seed(2)
+    assert torch.equal(restorer.restore(clip, [7, 8, 9], options), first)
+    assert not torch.equal(restorer.restore(clip, [7, 8, 9], replace(options, seed=1)), first)
+    assert not torch.equal(restorer.restore(clip, [8, 9, 10], options), first)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp"])
+def test_any_number_of_steps(restorer: Restorer, solver, steps: int) -> None:
+    if steps == 1000:
+        restorer = lively(replace(tiny(), schedule=replace(tiny().schedule, start=20)))
+    out = restorer.restore(pan(1, 16, 16), [0], replace(QUICK, solver=solver, steps=steps))
+    assert torch.isfinite(out).all()
+
+
+def test_noise_belongs_to_the_absolute_frame() -> None:
+    cpu = torch.device("cpu")
+    clip = frame_noise(3, [5, 6, 7], 2, (4, 8, 8), cpu)
+    other = frame_noise(3, [7, 8], 2, (4, 8, 8), cpu)
+    assert torch.equal(clip[2], other[0])
+    keys = [(seed, frame, step) for seed in (0, 1) for frame in (0, 1, 2) for step in (0, 1)]
+    draws = [frame_noise(seed, [frame], step, (4, 8, 8), cpu)[0] for seed, frame, step in keys]
+    everything = torch.stack(draws).flatten(1)
+    likeness = torch.corrcoef(everything) - torch.eye(len(everything))
+    assert likeness.abs().max() < 0.3
+    assert abs(everything.mean()) < 0.05 and abs(everything.std() - 1) < 0.05
+
+
+def test_a_frame_starts_from_the_same_noise_in_every_clip() -> None:
+    """Without temporal modules and guidance a frame comes out the same whichever clip it was in."""
+    config = tiny()
+    restorer = lively(replace(config, vae=replace(config.vae, stam=False)))
+    clip = pan(5, 16, 16)
+    options = replace(QUICK, guidance=0.0)
+    first = restorer.restore(clip[:3], [10, 11, 12], options)
+    second = restorer.restore(clip[2:], [12, 13, 14], options)
+    torch.testing.assert_close(first[2], second[0], rtol=0, atol=1e-5)
+
+
+def test_tiles_change_little_and_leave_no_step() -> None:
+    """Tiles see less around them (and normalise by themselves), so the picture is the same within a tolerance only."""
+    restorer, clip = lively(tiny(), 0.002), soft_pan(2, 32, 96)
+    whole = restorer.restore(clip, [0, 1], QUICK)
+    difference = restorer.restore(clip, [0, 1], replace(QUICK, tile=64)) - whole
+    detail = whole - F.interpolate(clip, scale_factor=4, mode="bicubic").clamp(0, 1)
+    assert difference.abs().mean() < 0.2 * detail.abs().mean()
+    assert difference.abs().max() < 0.05
+    steps = difference.diff(dim=-1).abs().mean((0, 1, 2))
+    assert steps.max() < 5 * steps.median()
+
+
+def test_tiles_as_large_as_the_frame_change_nothing(restorer: Restorer) -> None:
+    clip = pan(1, 24, 40)
+    assert torch.equal(restorer.restore(clip, [0], replace(QUICK, tile=40)), restorer.restore(clip, [0], QUICK))
+
+
+@pytest.mark.parametrize("tile", [32, 40, 56])
+def test_tiles_fit_a_network_of_four_scales(tile: int) -> None:
+    """`base` needs latents that halve three times: a tile of any size asked for is brought to one that does."""
+
+    def halve_three_times(x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] % 8 == x.shape[-2] % 8 == 0
+        return x
+
+    latent = torch.rand(1, 4, 48, 64)
+    torch.testing.assert_close(tiled(halve_three_times, [latent], [0.5], 0.5, tile), latent)
+
+
+@pytest.mark.parametrize("color", ["adain", "wavelet"])
+def test_colour_follows_the_input(restorer: Restorer, color) -> None:
+    clip = pan(2, 24, 24) * 0.5 + 0.2
+    reference = F.interpolate(clip, scale_factor=4, mode="bicubic")
+    out = restorer.restore(clip, [0, 1], replace(QUICK, color=color))
+    torch.testing.assert_close(out.mean((2, 3)), reference.mean((2, 3)), rtol=0, atol=0.01)
+
+
+def test_guidance_brings_the_frames_of_a_still_clip_closer(restorer: Restorer) -> None:
+    """Frames that are alike but for noise: the stronger the guidance, the less the results differ along time."""
+    still = soft_pan(1, 24, 24).expand(4, -1, -1, -1)
+    flicker = [
+        restorer.restore(still, range(4), replace(QUICK, steps=8, guidance=s)).diff(dim=0).abs().mean()
+        for s in (0.0, 1.0, 2.0)
+    ]
+    assert flicker[2] < flicker[1] < flicker[0]
+
+
+def test_switched_off_dcm_is_bicubic() -> None:
+    config = replace(tiny(), dcm=DCMConfig(dim=8, layers=2, heads=2, enabled=False))
+    assert not list(Restorer(config).dcm.parameters())
+
+
+def test_fidelity_zero_leaves_cfw_out(restorer: Restorer) -> None:
+    clip = pan(1, 16, 16)
+    free, true = (restorer.restore(clip, [0], replace(QUICK, fidelity=f)) for f in (0.0, 1.0))
+    without = lively(replace(tiny(), vae=replace(tiny().vae, cfw=False)))
+    without.load_state_dict({k: v for k, v in restorer.state_dict().items() if ".cfw." not in k and "vae.cfw" not in k})
+    assert torch.equal(without.restore(clip, [0], QUICK), free)
+    assert not torch.equal(free, true)
