@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import texture
 
 from sdatc_cli.bench import datasets
 from sdatc_cli.errors import InputError, UsageError
+from tests.conftest import texture
 
 
 def write_frames(folder: Path, count: int, height: int = 64, width: int = 64, first: int = 0) -> Path:

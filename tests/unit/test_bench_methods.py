@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import texture
 
 from sdatc_cli.bench import methods
 from sdatc_cli.errors import InputError, ModelError, UsageError
+from tests.conftest import texture
 
 
 def job(count: int = 3, wanted: tuple[int, ...] = (0, 1, 2), height: int = 24, width: int = 32) -> methods.Job:
@@ -49,11 +49,10 @@ def test_sdatc_settings_reach_the_network(tiny_models: dict[str, Path]) -> None:
 
 
 def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:
-    from sdatc_models.weights import load
-
     from sdatc_cli.engine.memory import Frugal
     from sdatc_cli.engine.restore import restore_frames
     from sdatc_cli.media.read import Frame
+    from sdatc_models.weights import load
 
     method = methods.make("sdatc:steps=2", str(tiny_models["lively"]), "cpu", "fp32")
     method.load()

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.conftest import texture
 
 from sdatc_cli.bench import fidelity, metrics, temporal
 from sdatc_cli.errors import ModelError, UsageError
+from tests.conftest import texture
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
