@@ -1,11 +1,16 @@
-"""Between RGB arrays and the pixel formats of codecs, with the source's own matrix and range in both directions."""
+"""Between RGB arrays and the pixel formats of codecs, with the source's own matrix and range in both directions.
+
+swscale only changes the sampling of the chroma; the matrix is applied here, in float, because swscale's own is off by
+up to one level for full range and four for 16-bit RGB, which shows as a tint.
+"""
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from sdatc_cli.media.info import (
     MATRIX_BT709,
@@ -16,10 +21,10 @@ from sdatc_cli.media.info import (
     ColorInfo,
 )
 
-# swscale's coefficient tables by H.273 matrix. YCoCg, ICtCp and constant luminance have none.
-_TABLES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
-           7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}  # fmt: skip
-_FLAGS = (
+# Weights of red and blue in luma, by H.273 matrix. YCoCg, ICtCp and constant luminance are not of this form.
+_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
+            9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}  # fmt: skip
+_FLAGS = int(
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
@@ -35,15 +40,28 @@ def resolve(color: ColorInfo, width: int, height: int, rgb_source: bool = False)
     not taken for BT.709. A source in RGB has neither; pass the output's size and get limited range.
     """
     matrix = color.matrix
-    if rgb_source or matrix not in _TABLES:
+    if rgb_source or matrix not in _WEIGHTS:
         matrix = MATRIX_BT709 if width >= 1280 or height > 576 else MATRIX_SMPTE170M
     full = color.range == RANGE_FULL and not rgb_source
     return replace(color, matrix=matrix, range=RANGE_FULL if full else RANGE_LIMITED)
 
 
 def is_rgb(pix_fmt: str) -> bool:
-    """Whether a pixel format holds red, green and blue (or a palette of them)."""
-    return VideoFormat(pix_fmt).is_rgb or pix_fmt == "pal8"
+    """Whether a pixel format holds red, green and blue (or a palette of them, or XYZ)."""
+    return VideoFormat(pix_fmt).is_rgb or pix_fmt == "pal8" or pix_fmt.startswith("xyz")
+
+
+def _same_sampling(bits: int) -> str:
+    """Planar YUV of a depth with a full set of chroma."""
+    return "yuv444p" if bits == 8 else f"yuv444p{bits}le"
+
+
+def _plane(frame: VideoFrame, index: int) -> np.ndarray:
+    """A view of a plane, (height, width) of its own, uint8 or uint16."""
+    plane = frame.planes[index]
+    kind = np.dtype(np.uint8 if frame.format.components[0].bits == 8 else "<u2")
+    rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)  # type: ignore[call-overload]
+    return rows[: plane.height, : plane.width]
 
 
 class Converter:
@@ -52,52 +70,87 @@ class Converter:
     def __init__(self, color: ColorInfo) -> None:
         """`color` must be resolved (see `resolve`)."""
         self.color = color
-        self._table = _TABLES[color.matrix]
-        self._range = ColorRange(color.range)
+        kr, kb = _WEIGHTS[color.matrix]
+        kg = 1 - kr - kb
+        self._yuv_of_rgb = np.array(  # both with a span of 1; chroma is centred on 0
+            [
+                [kr, kg, kb],
+                [-kr / (2 - 2 * kb), -kg / (2 - 2 * kb), 0.5],
+                [0.5, -kg / (2 - 2 * kr), -kb / (2 - 2 * kr)],
+            ]
+        )
         self._reformatter = VideoReformatter()
+
+    def _codes(self, bits: int, full: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(span, zero) of the code values of Y, Cb and Cr."""
+        unit = 2 ** (bits - 8)
+        if full:
+            most = 2**bits - 1
+            return np.array([most, most, most], float), np.array([0, 128 * unit, 128 * unit], float)
+        return np.array([219, 224, 224], float) * unit, np.array([16, 128, 128], float) * unit
 
     def to_rgb(self, frame: VideoFrame, width: int, height: int, deep: bool) -> np.ndarray:
         """A decoded frame as (height, width, 3) RGB, uint16 if `deep` else uint8, both full range."""
-        full = self.color.range == RANGE_FULL or frame.format.name.startswith("yuvj")
-        rgb = self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            format="rgb48le" if deep else "rgb24",
-            src_colorspace=self._table,
-            dst_colorspace=self._table,
-            interpolation=int(_FLAGS),
-            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        image = rgb.to_ndarray()
-        if deep and not is_rgb(frame.format.name):
-            # swscale leaves the white of 16-bit RGB made of YUV short of 65535: at 65280, or 65472 for full range.
-            shift, white = (10, 0xFFC0) if full else (8, 0xFF00)
-            image = np.minimum(image, np.uint16(white))
-            image += image >> shift
-        return image
+        name = frame.format.name
+        components = [c for c in frame.format.components if not c.is_alpha]
+        if is_rgb(name) or name.startswith(("bayer", "ya")):
+            return self._reformat(frame, "rgb48le" if deep else "rgb24", True, width, height).to_ndarray()
+        full = self.color.range == RANGE_FULL or name.startswith("yuvj")
+        bits = components[0].bits
+        grey = len(components) == 1 and (frame.width, frame.height) == (width, height)
+        if not grey:  # swscale takes grey for full range whatever it is told
+            frame = self._reformat(frame, _same_sampling(bits), full, width, height)
+        span, zero = self._codes(bits, full)
+        if grey:
+            matrix, codes = np.ones((3, 1)) / span[0], _plane(frame, 0)[..., None].astype(np.float32)
+            offset = -np.full(3, zero[0] / span[0])
+        else:
+            matrix = np.linalg.inv(self._yuv_of_rgb) / span
+            codes = np.stack([_plane(frame, i) for i in range(3)], axis=-1).astype(np.float32)
+            offset = -matrix @ zero
+        most = 65535 if deep else 255
+        image = cv2.transform(codes, np.column_stack([matrix, offset]).astype(np.float32) * most)
+        return np.clip(np.rint(image), 0, most).astype(np.uint16 if deep else np.uint8)
 
     def to_frame(self, image: np.ndarray, pix_fmt: str) -> VideoFrame:
         """(height, width, 3) RGB, uint8 or uint16, as a tagged frame of `pix_fmt`."""
         deep = image.dtype == np.uint16
         rgb = is_rgb(pix_fmt)
-        if deep and not rgb:  # see to_rgb
-            image = image - (image >> 8)
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb48le" if deep else "rgb24")
-        out = self._reformatter.reformat(
-            frame,
-            format=pix_fmt,
-            src_colorspace=self._table,
-            dst_colorspace=self._table,
-            interpolation=int(_FLAGS),
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=self._range,
-            threads=1,
-        )
+        if rgb:
+            whole = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb48le" if deep else "rgb24")
+        else:
+            whole = self._whole_chroma(image, VideoFormat(pix_fmt).components[0].bits, 65535 if deep else 255)
+        out = self._reformat(whole, pix_fmt, rgb or self.color.range == RANGE_FULL)
         out.colorspace = MATRIX_RGB if rgb else self.color.matrix
         out.color_range = RANGE_FULL if rgb else self.color.range
         out.color_primaries = self.color.primaries
         out.color_trc = self.color.transfer
         return out
+
+    def _whole_chroma(self, image: np.ndarray, bits: int, most: int) -> VideoFrame:
+        span, zero = self._codes(bits, self.color.range == RANGE_FULL)
+        matrix = np.column_stack([self._yuv_of_rgb * span[:, None] / most, zero]).astype(np.float32)
+        codes = np.clip(np.rint(cv2.transform(image.astype(np.float32), matrix)), 0, 2**bits - 1)
+        frame = VideoFrame(image.shape[1], image.shape[0], _same_sampling(bits))
+        for index in range(3):
+            _plane(frame, index)[:] = codes[..., index]
+        return frame
+
+    def _reformat(
+        self, frame: VideoFrame, pix_fmt: str, full: bool, width: int | None = None, height: int | None = None
+    ) -> VideoFrame:
+        """Change sampling, layout and size; neither matrix nor range."""
+        span = ColorRange.JPEG if full else ColorRange.MPEG
+        table = int(self.color.matrix)
+        return self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            format=pix_fmt,
+            src_colorspace=table,
+            dst_colorspace=table,
+            interpolation=_FLAGS,
+            src_color_range=span,
+            dst_color_range=span,
+            threads=1,
+        )
