@@ -16,6 +16,8 @@ from .layers import sublayers, zero_init
 from .pcam import PCAM
 from .stam import STAM
 
+CFW_SCALES = (2, 4)  # CFW works at H/2 and H/4
+
 
 class PatchTransform(nn.Module):
     """A linear code of f x f patches: each latent channel is one principal component, divided by its spread."""
@@ -69,14 +71,23 @@ class VAE(nn.Module):
         self.patch = PatchTransform(config.latent, config.factor) if config.linear else None
         if config.linear:
             zero_init(self.decoder.conv_out)
-            # The code is the latent; of the convolutional encoder only the features F_e are used.
-            del self.encoder.mid_block, self.encoder.conv_norm_out, self.encoder.conv_out, self.quant_conv
+            self._keep_feature_encoder()
+
+    def _keep_feature_encoder(self) -> None:
+        """The code is the latent; of the convolutional encoder only what makes the features that CFW reads stays."""
+        encoder = self.encoder
+        del encoder.mid_block, encoder.conv_norm_out, encoder.conv_out, self.quant_conv
+        encoder.down_blocks = nn.ModuleList(
+            block for i, block in enumerate(encoder.down_blocks) if self.config.stem * 2**i <= CFW_SCALES[-1]
+        )
+        encoder.down_blocks[-1].register_module("downsamplers", None)
 
     def _cfw(self) -> nn.ModuleDict:
         """CFW at H/4 and H/2, keyed by the decoder scale k."""
         last = len(self.config.channels) - 1
         at = {last - i: self.config.stem * 2**i for i in range(last + 1)}
-        return nn.ModuleDict({str(k): CFW(self.config.channels[last - k]) for k, down in at.items() if down in (2, 4)})
+        channels = {str(k): self.config.channels[last - k] for k, down in at.items() if down in CFW_SCALES}
+        return nn.ModuleDict({k: CFW(width) for k, width in channels.items()})
 
     def added_parameters(self) -> list[nn.Parameter]:
         """The parameters of PCAM, STAM and CFW: what the paper trains in the decoder."""
@@ -84,7 +95,7 @@ class VAE(nn.Module):
         return [p for module in modules for p in module.parameters()]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """F_e of (B, 3, H, W), H and W multiples of f: one feature a scale, in the decoder's order (coarsest first)."""
+        """F_e of (B, 3, H, W), H and W multiples of f: one feature a scale, in the decoder's order (finest last)."""
         h = self.encoder.conv_in(F.pixel_unshuffle(image * 2 - 1, self.config.stem))
         features: list[Tensor] = []
         for block in self.encoder.down_blocks:
@@ -147,7 +158,7 @@ class VAE(nn.Module):
         for resnet in rest:
             h = resnet(h, None)
         if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0:
-            h = h + omega * self.cfw[str(k)](f_e[k], h)
+            h = h + omega * self.cfw[str(k)](f_e[k - len(self.decoder.up_blocks)], h)
         for up in sublayers(block, "upsamplers"):
             h = up(h)
         return h
