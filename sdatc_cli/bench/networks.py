@@ -1,13 +1,15 @@
 """LPIPS, DISTS and tLP of the frames of one clip: the ground truth's features are computed once for all methods."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .perceptual import DISTS, LPIPS, dists_distance, lpips_distance
+from .perceptual import DISTS, LPIPS, VGG_STAGES, Trunk, dists_distance, l2_pool, lpips_distance, max_pool
+
+POOLS = {"lpips-vgg": max_pool, "dists": l2_pool}
 
 
 @functools.cache
@@ -20,6 +22,29 @@ def network(name: str, device: str) -> LPIPS | DISTS:
 def to_tensor(image: np.ndarray, device: str) -> Tensor:
     """(1, 3, H, W) float32 in [0, 1] of an (H, W, 3) uint8 image."""
     return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def vgg_features(image: Tensor, names: Sequence[str], device: str) -> dict[str, list[Tensor]]:
+    """Features of an image (1, 3, H, W) for LPIPS-VGG and DISTS, whose VGG16s differ only from the first pooling on."""
+    net = network(names[0], device)
+    mean, spread = image.new_tensor([0.485, 0.456, 0.406]), image.new_tensor([0.229, 0.224, 0.225])
+    first = (image - mean.view(1, 3, 1, 1)) / spread.view(1, 3, 1, 1)
+    for i in range(VGG_STAGES[0]):
+        first = net.trunk.conv(i, first)
+    found = {}
+    for name in names:
+        features = [first, *_later_stages(net.trunk, first, POOLS[name])]
+        found[name] = [image, *features] if name == "dists" else features
+    return found
+
+
+def _later_stages(trunk: Trunk, x: Tensor, pool: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    i = VGG_STAGES[0]
+    for convolutions in VGG_STAGES[1:]:
+        x = pool(x)
+        for _ in range(convolutions):
+            x, i = trunk.conv(i, x), i + 1
+        yield x
 
 
 def distance(name: str, features: list[Tensor], reference: list[Tensor], device: str) -> float:
@@ -47,19 +72,16 @@ class PerceptualScores:
         """
         scores: list[dict[str, float]] = [{} for _ in images]
         wanted = [name for name in self.metrics if name not in skip]
-        for name in ("lpips-vgg", "dists"):
-            if name in wanted:
-                self._distances(name, truth, images, scores)
+        if names := [name for name in POOLS if name in wanted]:
+            reference = vgg_features(to_tensor(truth, self.device), names, self.device)
+            for image, found in zip(images, scores, strict=True):
+                if image is None:
+                    continue
+                features = vgg_features(to_tensor(image, self.device), names, self.device)
+                found |= {name: distance(name, features[name], reference[name], self.device) for name in names}
         if "lpips-alex" in wanted or "tlp" in wanted:
             self._alex(index, truth, images, scores, wanted)
         return scores
-
-    def _distances(self, name: str, truth: np.ndarray, images: Sequence, scores: list[dict[str, float]]) -> None:
-        net = network(name, self.device)
-        reference = net.features(to_tensor(truth, self.device))
-        for image, found in zip(images, scores, strict=True):
-            if image is not None:
-                found[name] = distance(name, net.features(to_tensor(image, self.device)), reference, self.device)
 
     def _alex(
         self, index: int, truth: np.ndarray, images: Sequence, scores: list[dict[str, float]], wanted: Sequence[str]

@@ -84,7 +84,7 @@ class Run:
         """Runs everything. Raises what a bad input raises; finished units stay in the workspace."""
         overlap = all(method.device.startswith(("cuda", "vulkan")) for method in self.settings.methods if method.timed)
         waiting: list[_Pending] = []
-        with Scorer(self._advance) as scorer:
+        with Scorer(self.settings.names, self.settings.score_device, self._advance) as scorer:
             for clip in self.settings.dataset.clips:
                 waiting += self._restore_clip(clip, scorer)
                 while waiting and (not overlap or len(waiting) > 1):

@@ -1,6 +1,8 @@
 """Scores every version of one clip against its ground truth. Runs in a worker process: videos arrive as raw files."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,16 +83,17 @@ def score_clip(truth: RawVideo, versions: Sequence[RawVideo], plan: Plan, tick: 
     """
     videos = [truth, *versions]
     scores = [Scores() for _ in videos]
-    pixels = [video.pixels() for video in videos]
-    places = [{index: place for place, index in enumerate(video.frames)} for video in videos]
-    networks = _networks(plan, scores)
-    previous: list[np.ndarray | None] = [None] * len(videos)
-    for index in truth.frames:
-        images = [None if (at := places[k].get(index)) is None else pixels[k][at] for k in range(len(videos))]
-        if any(image is not None for image in images[1:]):
-            _score_frame(index, images, scores, plan, networks)
-            _score_pair(index, previous, images, scores, plan)
-        previous = images
+    clip = Versions([video.pixels() for video in videos], [video.frames for video in videos])
+    indices = [index for index in truth.frames if any(image is not None for image in clip.at(index)[1:])]
+    _score_networks(clip, indices, scores, plan, tick)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda index: _score_frame(clip, index, plan), indices):
+            for position, name, index, value in found:
+                if isinstance(value, str):
+                    scores[position].failed[name] = value
+                else:
+                    scores[position].add(name, index, value)
+    for _ in range(len(truth.frames) - len(indices)):
         tick()
     if "warp" in plan.names:
         _relative_warp(scores)
@@ -104,44 +107,90 @@ def score_clip(truth: RawVideo, versions: Sequence[RawVideo], plan: Plan, tick: 
     return scores
 
 
-def _networks(plan: Plan, scores: list[Scores]):
-    """The perceptual networks, or None when none is asked for or their weights cannot be read (which is recorded)."""
+class Versions:
+    """The frames of the ground truth (position 0) and of its versions by their index in the clip."""
+
+    def __init__(self, pixels: Sequence[np.ndarray], frames: Sequence[Sequence[int]]):
+        self.pixels = pixels
+        self.places = [{index: place for place, index in enumerate(held)} for held in frames]
+
+    def at(self, index: int) -> list[np.ndarray | None]:
+        """Frame `index` of each, None where it is not there."""
+        found = [places.get(index) for places in self.places]
+        return [None if at is None else held[at] for held, at in zip(self.pixels, found, strict=True)]
+
+
+def _score_networks(
+    clip: Versions, indices: Sequence[int], scores: list[Scores], plan: Plan, tick: Callable[[], None]
+) -> None:
+    """Adds the metrics that networks compute; if their weights cannot be read, that is recorded instead."""
     names = [name for name in plan.names if name in NETWORK]
+    networks = None
+    try:
+        networks = load_networks(names, plan.device)
+    except SdatcError as error:
+        for found in scores:
+            found.failed.update(dict.fromkeys(names, str(error)))
+    for index in indices:
+        if networks is not None:
+            truth, *images = clip.at(index)
+            assert truth is not None
+            for found, values in zip(
+                scores[1:], networks.frame(index, truth, images, plan.skipped(index)), strict=True
+            ):
+                for name, value in values.items():
+                    found.add(name, index, value)
+        tick()
+
+
+def load_networks(names: Sequence[str], device: str):
+    """The networks behind `names`, None for none. ModelError when their weights cannot be read."""
     if not names:
         return None
     from .networks import PerceptualScores, network
 
-    try:
-        for name in names:
-            network("lpips-alex" if name == "tlp" else name, plan.device)
-    except SdatcError as error:
-        for found in scores:
-            found.failed.update(dict.fromkeys(names, str(error)))
-        return None
-    return PerceptualScores(names, plan.device)
+    for name in names:
+        network("lpips-alex" if name == "tlp" else name, device)
+    return PerceptualScores(names, device)
 
 
-def _score_frame(index: int, images: Sequence[np.ndarray | None], scores: list[Scores], plan: Plan, networks) -> None:
+Found = list[tuple[int, str, int, float | str]]  # position of the version, metric, frame index, value or what failed
+
+
+def _score_frame(clip: Versions, index: int, plan: Plan) -> Found:
+    """The metrics that need no network of ours, of frame `index` and of the step to it from the frame before."""
+    images = clip.at(index)
+    found = _score_pair(clip, index, plan)
     truth = images[0]
     assert truth is not None
-    if networks is not None:
-        for found, values in zip(
-            scores[1:], networks.frame(index, truth, images[1:], plan.skipped(index)), strict=True
-        ):
-            for name, value in values.items():
-                found.add(name, index, value)
     if not plan.wanted(index):
-        return
-    for position, (image, found) in enumerate(zip(images, scores, strict=True)):
+        return found
+    for position, image in enumerate(images):
         for name in PER_FRAME:
-            if image is None or name not in plan.names or name in found.failed:
-                continue
-            if position == 0 and name not in metrics.OF_TRUTH:
+            if image is None or name not in plan.names or (position == 0 and name not in metrics.OF_TRUTH):
                 continue
             try:
-                found.add(name, index, frame_score(name, truth, image, plan.device))
+                found.append((position, name, index, frame_score(name, truth, image, plan.device)))
             except SdatcError as error:
-                found.failed[name] = str(error)
+                found.append((position, name, index, str(error)))
+    return found
+
+
+def _score_pair(clip: Versions, index: int, plan: Plan) -> Found:
+    """Warping error and tOF between frames `index` - 1 and `index` of every video that holds both."""
+    before, now = clip.at(index - 1), clip.at(index)
+    if not {"warp", "warp-error", "tof"} & set(plan.names) or before[0] is None or now[0] is None:
+        return []
+    pairs = [(k, a, b) for k, (a, b) in enumerate(zip(before, now, strict=True)) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return []
+    truth = temporal.motion(before[0], now[0])
+    found: Found = []
+    for k, first, second in pairs:
+        found.append((k, "warp-error", index, temporal.warping_error(first, second, truth)))
+        if k and "tof" in plan.names:
+            found.append((k, "tof", index, temporal.flow_difference(first, second, truth)))
+    return found
 
 
 def frame_score(name: str, truth: np.ndarray, image: np.ndarray, device: str) -> float:
@@ -164,23 +213,6 @@ def frame_score(name: str, truth: np.ndarray, image: np.ndarray, device: str) ->
     from . import library
 
     return library.score(name, image, device)
-
-
-def _score_pair(
-    index: int, before: Sequence[np.ndarray | None], now: Sequence[np.ndarray | None], scores: list[Scores], plan: Plan
-) -> None:
-    """Warping error and tOF between frame `index` - 1 and frame `index` of every video that holds both."""
-    first, second = before[0], now[0]
-    if not {"warp", "warp-error", "tof"} & set(plan.names) or first is None or second is None:
-        return
-    pairs = [(k, a, b) for k, (a, b) in enumerate(zip(before, now, strict=True)) if a is not None and b is not None]
-    if len(pairs) < 2:
-        return
-    truth = temporal.motion(first, second)
-    for k, a, b in pairs:
-        scores[k].add("warp-error", index, temporal.warping_error(a, b, truth))
-        if k and "tof" in plan.names:
-            scores[k].add("tof", index, temporal.flow_difference(a, b, truth))
 
 
 def _relative_warp(scores: list[Scores]) -> None:

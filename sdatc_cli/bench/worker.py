@@ -1,5 +1,6 @@
 """The process that scores, so that a method on a GPU need not wait for metrics on the CPU."""
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
@@ -8,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
 from types import TracebackType
 
-from sdatc_cli.errors import DeviceError
+from sdatc_cli.errors import DeviceError, SdatcError
 
-from .scoring import Plan, RawVideo, Scores, score_clip
+from .scoring import NETWORK, Plan, RawVideo, Scores, load_networks, score_clip
 
 POLL = 0.2  # seconds
 _ticks: "Queue[int] | None" = None
@@ -27,14 +28,23 @@ def _score(truth: RawVideo, versions: Sequence[RawVideo], plan: Plan) -> list[Sc
     return score_clip(truth, versions, plan, (lambda: None) if ticks is None else (lambda: ticks.put(1)))
 
 
-class Scorer:
-    """One worker process. `tick` is called, while waiting, once for every frame that it has scored."""
+def _warm_up(plan_names: Sequence[str], device: str) -> None:
+    with contextlib.suppress(SdatcError):  # told when scoring
+        load_networks([name for name in plan_names if name in NETWORK], device)
 
-    def __init__(self, tick: Callable[[], None]):
+
+class Scorer:
+    """One worker process; while the first clip is restored, it reads the networks of the metrics `names`.
+
+    `tick` is called, while waiting, once for every frame that it has scored.
+    """
+
+    def __init__(self, names: Sequence[str], device: str, tick: Callable[[], None]):
         context = multiprocessing.get_context("spawn")
         self.tick = tick
         self.ticks: Queue[int] = context.Queue()
         self.pool = ProcessPoolExecutor(1, context, _prepare, (self.ticks,))
+        self.pool.submit(_warm_up, names, device)
 
     def __enter__(self) -> "Scorer":
         return self
