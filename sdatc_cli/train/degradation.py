@@ -70,7 +70,7 @@ def compress(clip: np.ndarray, damage: Damage) -> np.ndarray:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         out.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as back:
+    with av.open(buffer, "r") as back:
         decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in back.decode(video=0)])
     if decoded.shape != clip.shape:
         raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -145,7 +146,7 @@ class Trainer:
         """Run to the limits. ModelError on a NaN loss, with the last checkpoint kept."""
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         with (self.run / "log.jsonl").open("a") as log:
-            while (fraction := self.limits.fraction(self.step, self.seconds)) < 1:
+            while (fraction := self._fraction()) < 1:
                 terms = self.one_step(next(batches).to(self.accelerator.device), fraction)
                 self.step += 1
                 self.seconds = time.monotonic() - began
@@ -158,23 +159,35 @@ class Trainer:
                     saved = time.monotonic()
         self.save()
 
+    def _fraction(self) -> float:
+        """How much of the run is done; every process takes the first one's clock, so that all end at the same step."""
+        fraction = torch.tensor(self.limits.fraction(self.step, self.seconds), device=self.accelerator.device)
+        return cast(Tensor, broadcast(fraction)).item()
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """ModelError in every process when the loss of any of them is NaN or infinite."""
+        losses = cast(Tensor, self.accelerator.gather(loss.detach().reshape(1)))
+        if not torch.isfinite(losses).all():
+            raise ModelError(f"the loss became {loss.item()} at step {self.step}; the last checkpoint is kept")
+
     def one_step(self, batch: Batch, fraction: float) -> dict[str, float]:
         """One update of the network and, once it has joined, of the discriminator."""
         torch.manual_seed(hash((self.seed, self.accelerator.process_index, self.step)) % 2**63)
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step, fraction)
+        unwrap = self.accelerator.unwrap_model
         judge = self.judge if fraction >= self.recipe.adversarial_from else None
         if judge is not None:
             judge.requires_grad_(False)
-        result = self.stage.loss(self.net, batch, fraction, judge)
-        if not torch.isfinite(result.total):
-            raise ModelError(f"the loss became {result.total.item()} at step {self.step}; the last checkpoint is kept")
+        # The wrapped discriminator would wait for gradients that this pass does not give it.
+        result = self.stage.loss(self.net, batch, fraction, unwrap(judge) if judge is not None else None)
+        self._check_finite(result.total)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(result.total)
         self.accelerator.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.ema.update_parameters(self.accelerator.unwrap_model(self.net))
+        self.ema.update_parameters(unwrap(self.net))
         if judge is not None and result.judged is not None:
             assert self.judge_optimizer is not None
             judge.requires_grad_(True)

@@ -18,7 +18,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.lpips = LPIPS("vgg").to(memory_format=torch.channels_last)
+        self.lpips = LPIPS("vgg")
         alpha, beta = dists_weights()
         self.register_buffer("alpha", alpha)
         self.register_buffer("beta", beta)
@@ -61,9 +61,10 @@ class Discriminator(nn.Module):
         return self.net(image * 2 - 1)
 
 
-def discriminator_loss(net: Discriminator, fake: Tensor, real: Tensor) -> Tensor:
-    """Hinge loss of the discriminator; `fake` is detached here."""
-    return F.relu(1 - net(real)).mean() + F.relu(1 + net(fake.detach())).mean()
+def discriminator_loss(net: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+    """Hinge loss of the discriminator, in one pass over both; `fake` is detached here."""
+    of_real, of_fake = net(torch.cat([real, fake.detach()])).chunk(2)
+    return F.relu(1 - of_real).mean() + F.relu(1 + of_fake).mean()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def same_window(image: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tenso
 
 
 class ImageLoss(nn.Module):
-    """Weighted sum of the image terms. VGG sees 64-pixel windows (LPIPS's own training size): it is the dearest part."""
+    """Weighted sum of the image terms. VGG, the dearest part, sees windows of 64 pixels: LPIPS's own training size."""
 
     vgg_window = 64
 

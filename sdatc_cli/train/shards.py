@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sdatc_cli.errors import InputError
+from sdatc_cli.errors import InputError, OutputError
 
 VERSION = "1"
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -30,7 +30,7 @@ class ClipPair:
 
 
 def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]) -> None:
-    """Write beside and rename, so that a shard under its final name is whole."""
+    """Write beside and rename, so that a shard under its final name is whole. OutputError when that fails."""
     jpegs = [cv2.imencode(".jpg", f[..., ::-1], JPEG)[1].ravel() for pair in pairs for f in pair.hr]
     tensors = {
         "lq": np.stack([pair.lq for pair in pairs]),
@@ -38,14 +38,19 @@ def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]
         "ends": np.cumsum([len(j) for j in jpegs], dtype=np.int64),
     }
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"version": VERSION, "recipe": json.dumps(recipe)})
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, {"version": VERSION, "recipe": json.dumps(recipe)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error}; free some space and run the same command again") from error
 
 
 class Shard:
     """One shard in memory; frames are decoded when asked for. InputError for a damaged or foreign file."""
 
     def __init__(self, path: Path):
+        self.path = path
         try:
             with safe_open(path, "np") as file:
                 version = (file.metadata() or {}).get("version")
@@ -65,10 +70,13 @@ class Shard:
         return self.lq.shape[1]
 
     def hr_frame(self, clip: int, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """(H, W, 3) uint8 RGB. InputError for a damaged picture."""
         at = clip * self.frames + frame
         start = self.ends[at - 1] if at else 0
-        return cv2.imdecode(self.hr[start : self.ends[at]], cv2.IMREAD_COLOR)[..., ::-1]
+        image = cv2.imdecode(self.hr[start : self.ends[at]], cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f"{self.path} is damaged: frame {frame} of clip {clip} cannot be decoded")
+        return image[..., ::-1]
 
 
 def open_shards(folder: Path) -> list[Shard]:
