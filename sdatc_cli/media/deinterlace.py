@@ -49,6 +49,11 @@ class Deinterlacer:
         assert self._graph is not None
         while True:
             try:
-                yield self._graph.vpull()
+                frame = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            if frame.pts is not None and frame.time_base and self._stream.time_base:  # bwdif counts in half ticks
+                frame.pts = round(frame.pts * frame.time_base / self._stream.time_base)
+                frame.duration = round(frame.duration * frame.time_base / self._stream.time_base)
+                frame.time_base = self._stream.time_base
+            yield frame

@@ -27,6 +27,7 @@ _ONLY = {
     "avi": {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "ffv1", "vp9", "av1"},
 }
 _EVEN_ONLY = {"libx264", "libx265", "libsvtav1", "mpeg2video"}
+_LEAST_X265 = 64  # x265 4.1 writes beyond its buffers for narrower frames
 _SVT_PRESETS = {"ultrafast": 12, "superfast": 11, "veryfast": 10, "faster": 9, "fast": 8, "medium": 7, "slow": 5,
                 "slower": 4, "veryslow": 2, "placebo": 0}  # fmt: skip
 
@@ -96,6 +97,8 @@ def plan_encoder(options: EncodeOptions, container: str, info: MediaInfo, width:
     family = codec.canonical_name
     if container in _ONLY and family not in _ONLY[container]:
         raise UsageError(f"{container} cannot hold {family} video; use .mkv")
+    if codec.name == "libx265" and width < _LEAST_X265:
+        raise UsageError(f"libx265 cannot encode {width}x{height}: it needs a width of {_LEAST_X265}; use libx264")
     notices: list[str] = []
     pix_fmt = _pix_fmt(options.pix_fmt, codec, info, width, height, notices)
     context: Any = CodecContext.create(codec, "w")
@@ -106,12 +109,18 @@ def plan_encoder(options: EncodeOptions, container: str, info: MediaInfo, width:
     if codec.name == "prores_ks" and "profile" not in settings:
         settings |= {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
     if info.mastering is not None and info.color.hdr == "PQ":
-        settings |= _mastering_settings(codec.name, info.mastering, notices)
+        _merge(settings, _mastering_settings(codec.name, info.mastering, notices))
     for key, value in options.options:
         if key not in known:
             raise UsageError(f"encoder {codec.name} has no option {key!r}")
-        settings[key] = f"{settings[key]}:{value}" if key.endswith("-params") and key in settings else value
+        _merge(settings, {key: value})
     return EncoderPlan(codec.name, pix_fmt, settings, quantiser, notices)
+
+
+def _merge(settings: dict[str, str], more: dict[str, str]) -> None:
+    """Add settings; lists of an encoder's own parameters are joined."""
+    for key, value in more.items():
+        settings[key] = f"{settings[key]}:{value}" if key.endswith("-params") and key in settings else value
 
 
 def quantiser_for(crf: int) -> int:
@@ -128,6 +137,8 @@ def _quality(
         settings["preset"] = options.preset
         if name == "libsvtav1":
             settings["preset"] = str(_SVT_PRESETS.get(options.preset, options.preset))
+    if name == "libx265":
+        settings["x265-params"] = "log-level=error"  # it would write to stderr itself
     if name == "libvpx-vp9":
         settings |= {"row-mt": "1", "cpu-used": "2"}
     if "crf" in private:

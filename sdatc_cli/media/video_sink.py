@@ -19,6 +19,7 @@ from sdatc_cli.media.remux import StreamCopier, live_tags
 from sdatc_cli.media.target import TargetFile
 
 _ROTATABLE = {"matroska", "webm", "mp4", "mov"}
+_RATE_ONLY = {"mpeg1video", "mpeg2video"}  # codecs that know no times, only a rate
 _FREE_RUNNING = {"mpegts", "mpeg"}  # containers whose clock starts anywhere
 
 
@@ -54,7 +55,9 @@ class VideoSink:
         self._output: Any = None
         self._copier: StreamCopier | None = None
         try:
-            self._output = av.open(f"file:{self._target.path}", "w", format=self._format)
+            self._output = av.open(
+                f"file:{self._target.path}", "w", format=self._format, container_options=self._container_options()
+            )
             if info.kind == "video":
                 end = None if duration is None else (start or 0.0) + duration
                 self._copier = StreamCopier(info, self._format, start, end, self._shift)
@@ -74,12 +77,19 @@ class VideoSink:
     def _time_base(self) -> Fraction:
         """The encoder's clock: the input's own, unless container or codec cannot count in it."""
         base = self._info.time_base
-        if base is None or self._format == "avi" or not 0 < base <= 1:
+        if base is None or self._format == "avi" or self._plan.codec in _RATE_ONLY or not 0 < base <= 1:
             return 1 / self._rate
         limit = 65535 if self._plan.codec in ("mpeg4", "msmpeg4", "msmpeg4v2", "h263", "h263p") else 1_000_000
         if base.denominator > limit:
             return Fraction(1, base.denominator // -(-base.denominator // limit))
         return base
+
+    def _container_options(self) -> dict[str, str]:
+        """MP4 counts the time before the first frame in a clock of its own: let it be as fine as the frames'."""
+        if self._format not in ("mp4", "mov"):
+            return {}
+        scale = self._base.denominator
+        return {"movie_timescale": str(scale * -(-10_000 // scale))}
 
     def _clock_shift(self) -> float:
         """Seconds to take off every timestamp of the input."""
