@@ -96,9 +96,9 @@ def ffmpeg() -> dict[str, Any]:
 def model_state(name: str) -> dict[str, Any]:
     """Loads a model, which verifies its checksum. ModelError when it cannot be used."""
     import torch
-    from sdatc_models import weights
 
     from sdatc_cli.commands.upscale import load_model
+    from sdatc_models import weights
 
     restorer = load_model(name, torch.device("cpu"), torch.float32)
     folder = weights.folder_of(name)

@@ -1,6 +1,6 @@
 """`sdatc upscale`: a video (image, folder of frames) in, a larger, restored one out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -34,6 +34,8 @@ Crf = Annotated[int, typer.Option(help="Quality of the encoder; lower is better 
 Preset = Annotated[str, typer.Option(help="Speed of the encoder.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="Begin here: seconds or [HH:]MM:SS.")]
 Duration = Annotated[str | None, typer.Option(metavar="T", help="Restore this long.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
+WorkDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where unfinished work lies. [default: beside OUT]")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
@@ -60,6 +62,8 @@ def upscale(
     preset: Preset = "medium",
     start: Start = None,
     duration: Duration = None,
+    resume: Resume = True,
+    work_dir: WorkDir = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -89,7 +93,7 @@ def upscale(
 
     restore = RestoreOptions(steps, solver, fidelity, guidance, flow, color, seed, edge)
     encode = EncodeOptions(codec, crf, preset)
-    job = Job(info, out, scale, restore, edge is None, encode, begin, length, overwrite)
+    job = Job(info, out, scale, restore, edge is None, encode, begin, length, overwrite, resume, work_dir)
     _run(job, model, device, dtype, output.Terminal(quiet), as_json)
 
 
@@ -99,17 +103,37 @@ def _run(job: "Job", model: str, device: str, dtype: str, terminal: output.Termi
 
     where = pick_device(device)
     numbers = pick_dtype(dtype, where)
+    how = {"device": str(where), "dtype": dtype_name(numbers)}
+    job = replace(job, model={"weights": model_checksums(model), "device": where.type, "dtype": how["dtype"]})
     try:
         with terminal.showing("restoring"):
             result = engine.upscale(job, lambda: load_model(model, where, numbers), terminal)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {job.out} was not written") from None
+        raise Interrupted(f"interrupted; {job.out} was not written{_kept(job)}") from None
     terminal.say(summary(job, result))
     if as_json:
-        how = {"model": model, "device": str(where), "dtype": dtype_name(numbers)}
-        paths = {"input": str(job.info.path), "output": str(job.out)}
+        paths = {"input": str(job.info.path), "output": str(job.out), "model": model}
         options = {"scale": job.scale, "restore": asdict(job.restore), "encode": asdict(job.encode)}
         output.print_json(paths | result.as_dict() | how | {"options": options, "notices": terminal.notices})
+
+
+def _kept(job: "Job") -> str:
+    """What an interrupted run leaves for the next one, in words."""
+    from sdatc_cli.engine.journal import work_folder
+
+    if not work_folder(job.out, job.work_dir).is_dir():
+        return ""
+    return "; the finished part is kept, the same command goes on from there"
+
+
+def model_checksums(model: str) -> dict[str, str]:
+    """{weight file: SHA-256} as the model's config states them. ModelError when there is no such model."""
+    from sdatc_models import weights
+
+    try:
+        return weights.read_config(weights.folder_of(model))[1]
+    except weights.WeightsError as error:
+        raise ModelError(str(error)) from error
 
 
 def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":

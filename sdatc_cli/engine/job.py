@@ -2,18 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from sdatc_cli import __version__
+from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
 from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
+from sdatc_cli.engine.segments import SegmentedVideo
 from sdatc_cli.errors import InputError
+from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.read import Frame, FrameReader
-from sdatc_cli.media.write import EncodeOptions, MediaWriter
+from sdatc_cli.media.target import check_target
+from sdatc_cli.media.write import MediaWriter
 from sdatc_models.restorer import RestoreOptions, Restorer
 
 # Peak bytes of the networks for one LR pixel of one frame, whole frames. lite: measured in fp32 (9,200 at 320x180,
@@ -23,7 +29,11 @@ BYTES_PER_PIXEL = {"lite": 12_000, "base": 60_000}
 
 @dataclass(frozen=True)
 class Job:
-    """What to make of what. `start` and `duration` are seconds; `tile_auto` lets free memory choose `restore.tile`."""
+    """What to make of what. `start` and `duration` are seconds; `tile_auto` lets free memory choose `restore.tile`.
+
+    A video output is written in stretches that survive a crash: `resume` takes up earlier ones, which lie in `work_dir`
+    or beside the output. `model` identifies the weights and how they compute: work of other weights is not taken up.
+    """
 
     info: MediaInfo
     out: Path
@@ -34,6 +44,30 @@ class Job:
     start: float | None = None
     duration: float | None = None
     overwrite: bool = False
+    resume: bool = True
+    work_dir: Path | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the output, before rotation."""
+        return self.scale * self.info.width, self.scale * self.info.height
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the output is a video file, which is written in stretches."""
+        return self.out.suffix.lower() in CONTAINERS and not self.out.is_dir()
+
+    def identity(self) -> dict[str, Any]:
+        """All that the output depends on. OSError when the input has gone."""
+        settings = {"scale": self.scale, "start": self.start, "duration": self.duration, "tile_auto": self.tile_auto}
+        return {
+            "version": f"{VERSION}, sdatc {__version__}",
+            "input": input_identity(self.info),
+            "settings": settings | asdict(self.restore),
+            "encoder": {key: str(value) for key, value in asdict(self.encode).items()},
+            "model": self.model,
+        }
 
 
 class Watcher(Protocol):
@@ -51,6 +85,7 @@ class Result:
     """What a job did. Seconds are wall-clock, from the first frame asked for to the last one stored."""
 
     frames: int
+    resumed: int  # of them, finished by an earlier run
     input_size: tuple[int, int]  # width, height
     output_size: tuple[int, int]
     timing: Timing
@@ -60,12 +95,14 @@ class Result:
 
     @property
     def fps(self) -> float:
-        return self.frames / self.timing.total if self.timing.total else 0.0
+        """Frames a second of this run."""
+        return (self.frames - self.resumed) / self.timing.total if self.timing.total else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "frames": self.frames,
+            "resumed_frames": self.resumed,
             "input_size": list(self.input_size),
             "output_size": list(self.output_size),
             "seconds": round(self.seconds, 3),
@@ -81,52 +118,74 @@ class Result:
 def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     """Runs a job. `load` is called once the output is known to be good. Raises the classes of errors.py."""
     began = time.perf_counter()
-    info = job.info
-    for line in info.notices:
+    for line in job.info.notices:
         watcher.notice(line)
-    width, height = job.scale * info.width, job.scale * info.height
-    total = expected_frames(info, job.start, job.duration)
-    stored = 0
-    with (
-        FrameReader(info, job.start, job.duration) as reader,
-        MediaWriter(job.out, info, width, height, job.encode, job.overwrite, job.start, job.duration) as writer,
-    ):
-        network = frugal(load(), job, watcher.notice)
-        watcher.progress(0, total)
+    total = expected_frames(job.info, job.start, job.duration)
+    identity = _identity(job)
+    with ExitStack() as stack:
+        reader = stack.enter_context(FrameReader(job.info, job.start, job.duration))
+        sink, done, stored, tile = open_sink(job, identity, stack, watcher.notice)
+        resumed = stored
+        network = frugal(load(), job, tile, watcher.notice)
+        watcher.progress(stored, total)
 
         def store(frame: Frame) -> None:
             nonlocal stored
-            writer.write(frame)
+            if isinstance(sink, SegmentedVideo):
+                sink.tile = network.options.tile
+            sink.write(frame)
             stored += 1
             watcher.progress(stored, total)
 
         def work(frames: Iterator[Frame]) -> Iterator[Frame]:
-            return restore_frames(frames, network, job.scale)
+            return restore_frames(frames, network, job.scale, done)
 
         timing = run(reader, work, store)
         if not stored:
-            raise InputError(f"{info.path}: no frames between the start and the end that were asked for")
-    for line in [*reader.damage, *writer.notices]:
+            raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
+        if _identity(job) != identity:
+            raise InputError(f"{job.info.path}: changed while it was read; run the command again")
+    for line in [*reader.damage, *sink.notices]:
         watcher.notice(line)
-    return Result(
-        frames=stored,
-        input_size=(info.width, info.height),
-        output_size=(width, height),
-        timing=timing,
-        seconds=time.perf_counter() - began,
-        peak=peak_bytes(network.restorer.device),
-        tile=network.options.tile,
-    )
+    peak = peak_bytes(network.restorer.device)
+    size = job.info.width, job.info.height
+    seconds = time.perf_counter() - began
+    return Result(stored, resumed, size, job.size, timing, seconds, peak, network.options.tile)
 
 
-def frugal(restorer: Restorer, job: Job, notice: Callable[[str], None]) -> Frugal[Restorer]:
-    """The network with the tile that free memory allows."""
+def open_sink(
+    job: Job, identity: dict[str, Any], stack: ExitStack, notice: Callable[[str], None]
+) -> tuple[MediaWriter | SegmentedVideo, int, int, int | None]:
+    """Where frames go; the index of the first frame it lacks, how many it has, and the tile they were made with.
+
+    Raises UsageError or OutputError.
+    """
+    if not job.resumable:
+        writer = MediaWriter(job.out, job.info, *job.size, job.encode, job.overwrite, job.start, job.duration)
+        return stack.enter_context(writer), 0, 0, None
+    check_target(job.out, job.info.path, job.overwrite)
+    journal = Journal(work_folder(job.out, job.work_dir), job.out)
+    try:
+        earlier = journal.begin(identity, job.resume)
+        sink = SegmentedVideo(journal, job.info, job.size, job.encode, job.start, job.duration)
+    except BaseException:
+        journal.abandon()
+        raise
+    if earlier:
+        notice(earlier)
+    tile = journal.segments[-1].tile if journal.segments else None
+    return stack.enter_context(sink), sink.done, sink.stored, tile
+
+
+def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str], None]) -> Frugal[Restorer]:
+    """The network with the tile that free memory allows, or that an earlier run ended with."""
     options = job.restore
-    if job.tile_auto:
+    if tile is not None:
+        options = replace(options, tile=tile)
+    elif job.tile_auto:
         free = free_bytes(restorer.device)
-        tile = tile_for(
-            free, LENGTH, job.info.height, job.info.width, BYTES_PER_PIXEL.get(restorer.config.name, 12_000)
-        )
+        cost = BYTES_PER_PIXEL.get(restorer.config.name, BYTES_PER_PIXEL["lite"])
+        tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
         if tile is not None:
             notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
         options = replace(options, tile=tile)
@@ -141,3 +200,11 @@ def expected_frames(info: MediaInfo, start: float | None, duration: float | None
     rate = float(info.frame_rate)
     left = max(0, count - round((start or 0) * rate))
     return left if duration is None else min(left, round(duration * rate))
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """`job.identity`, with InputError in place of OSError."""
+    try:
+        return job.identity()
+    except OSError as error:
+        raise InputError(f"{job.info.path}: cannot be read any more ({error.strerror})") from error

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import torch
-from sdatc_models.restorer import RestoreOptions
 from torch import Tensor
 
 from sdatc_cli.errors import DeviceError
 from sdatc_cli.settings import SMALLEST_TILE
+from sdatc_models.restorer import RestoreOptions
 
 SHARE = 0.7  # of the free memory that a clip may fill
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sdatc_models.restorer import RestoreOptions
 
 from sdatc_cli.engine.device import pick_device, pick_dtype
 from sdatc_cli.engine.memory import SHARE, SMALLEST_TILE, Frugal, ran_out_of_memory, smaller_tile, tile_for
 from sdatc_cli.errors import DeviceError, UsageError
+from sdatc_models.restorer import RestoreOptions
 
 CLIP = torch.zeros(5, 3, 96, 200)
 

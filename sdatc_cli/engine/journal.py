@@ -1,0 +1,207 @@
+"""What is already done of a job, on disk, so that the same command goes on where it was stopped.
+
+A work folder `.NAME.sdatc` beside the output holds `journal.jsonl`, the finished stretches and a lock. The first line
+of the journal says which input, settings and model the work belongs to; each further line is one finished stretch with
+its checksum. A stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
+ignored.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdatc_cli.errors import OutputError
+from sdatc_cli.media.container import one_line, show
+from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.target import sync
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs on one output are not told apart there
+    fcntl = None
+
+VERSION = 1
+EDGE = 1 << 20  # bytes hashed at either end of an input
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A finished stretch of the output: frames [first, stop) of the input, and what the next stretch begins with."""
+
+    name: str
+    first: int
+    stop: int
+    frames: int
+    size: int  # bytes
+    sha256: str
+    delay: int  # pictures, see packets.reorder_delay
+    last_pts: int
+    repaired: int
+    tile: int | None
+
+
+class Journal:
+    """The work folder of one output, locked while it is open."""
+
+    def __init__(self, folder: Path, out: Path) -> None:
+        """Opens or creates the folder. OutputError when it cannot be, or when another run holds it."""
+        self.folder, self.out = folder, out
+        self.segments: list[Segment] = []
+        self._file = folder / "journal.jsonl"
+        self._lock: int | None = None
+        try:
+            folder.mkdir(exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+            if not try_lock(self._lock):
+                self.close()
+                raise OutputError(f"{show(out)}: another sdatc is working on it; wait for it or stop it")
+        except OSError as error:
+            self.close()
+            raise OutputError(f"{show(folder)}: cannot be used for unfinished work ({one_line(error)})") from error
+
+    def begin(self, identity: dict[str, Any], resume: bool) -> str | None:
+        """Takes up earlier work when it has the same identity and is whole, else clears it away.
+
+        Returns one line for a person, None when there was no earlier work. Raises OutputError.
+        """
+        try:
+            old, segments = self._read()
+            if old is None:
+                self._start(identity)
+                return None
+            why = "--no-resume was given" if not resume else _difference(old, identity)
+            if why is not None:
+                self._start(identity)
+                return f"earlier unfinished work is thrown away: {why}"
+            self.segments = _whole(self.folder, segments)
+            self._rewrite(identity)
+        except OSError as error:
+            raise OutputError(f"{show(self.folder)}: cannot be written ({one_line(error)})") from error
+        frames = sum(segment.frames for segment in self.segments)
+        return f"going on after {frames} finished frames of an earlier run" if frames else None
+
+    def append(self, segment: Segment) -> None:
+        """Records a stretch whose file is on the disk. OSError."""
+        self.segments.append(segment)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(segment)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        """Deletes the work folder and lets go of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
+
+    def abandon(self) -> None:
+        """Lets go of the work folder, and deletes it when no stretch is in it."""
+        if self.segments:
+            self.close()
+        else:
+            self.remove()
+
+    def close(self) -> None:
+        """Lets go of the work folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _read(self) -> tuple[dict[str, Any] | None, list[Segment]]:
+        try:
+            lines = self._file.read_text(encoding="utf-8").splitlines()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None, []
+        try:
+            identity = dict(json.loads(lines[0]))
+        except (IndexError, ValueError, TypeError):
+            return None, []
+        segments = []
+        for line in lines[1:]:
+            try:
+                segments.append(Segment(**json.loads(line)))
+            except (ValueError, TypeError):  # torn by a crash; nothing behind it counts
+                break
+        return identity, segments
+
+    def _start(self, identity: dict[str, Any]) -> None:
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        self.segments = []
+        self._rewrite(identity)
+
+    def _rewrite(self, identity: dict[str, Any]) -> None:
+        """Writes the journal anew, and removes files that no line names."""
+        kept = {self._file.name, "lock", *(segment.name for segment in self.segments)}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        fresh = self._file.with_suffix(".new")
+        with fresh.open("w", encoding="utf-8") as file:
+            for entry in (identity, *map(asdict, self.segments)):
+                file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self._file)
+        sync(self.folder)
+
+
+def work_folder(out: Path, parent: Path | None = None) -> Path:
+    """Where the unfinished work for an output lies; `parent` in place of the output's own folder."""
+    return (parent or out.absolute().parent) / f".{out.name}.sdatc"
+
+
+def try_lock(handle: int) -> bool:
+    """Takes the lock of an open file without waiting; it ends with the process. False when another process has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def input_identity(info: MediaInfo) -> dict[str, Any]:
+    """Tells one state of an input from another: size, time of change, and the content of both ends. OSError."""
+    digest = hashlib.sha256()
+    size = changed = 0
+    for path in info.frames or (info.path,):
+        state = path.stat()
+        size, changed = size + state.st_size, max(changed, state.st_mtime_ns)
+        digest.update(f"{path.name}\0{state.st_size}\0".encode("utf-8", "surrogateescape"))
+        if not info.frames:
+            with path.open("rb") as file:
+                digest.update(file.read(EDGE))
+                file.seek(max(state.st_size - EDGE, 0))
+                digest.update(file.read(EDGE))
+    return {"size": size, "mtime_ns": changed, "sha256_of_ends": digest.hexdigest()}
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """What differs between two identities, for a person; None when they agree."""
+    new = json.loads(json.dumps(new))
+    if old.get("version") != new["version"]:
+        return "it was made by another version"
+    changed = [key for key in new if old.get(key) != new[key]]
+    if "input" in changed:
+        return "the input has changed"
+    return f"other {', '.join(changed)}" if changed else None
+
+
+def _whole(folder: Path, segments: list[Segment]) -> list[Segment]:
+    """The leading segments whose files agree with their checksums."""
+    good = []
+    for segment in segments:
+        try:
+            with (folder / segment.name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != segment.sha256:
+                    break
+        except OSError:
+            break
+        good.append(segment)
+    return good
