@@ -88,7 +88,7 @@ class Restorer(nn.Module):
 
     def encode(self, x_hr: Tensor, tile: int | None) -> Tensor:
         """C_HR (N, c, H/f, W/f) of x_HR (N, 3, H, W)."""
-        return tiled(lambda x: self.vae.encode(x.to(self.dtype))[0], [x_hr], [self.scale], self._latent_scale, tile)
+        return tiled(lambda x: self.vae.encode(x.to(self.dtype)), [x_hr], [self.scale], self._latent_scale, tile)
 
     def sample(self, c_hr: Tensor, x_hr: Tensor, frames: Sequence[int], options: RestoreOptions) -> Tensor:
         """Reverse diffusion from q(Z_start | C_HR) to Z_0 (N, c, H/f, W/f), float32, guided by the motion of x_HR."""
@@ -151,7 +151,7 @@ class Restorer(nn.Module):
 
         def run(z: Tensor, x: Tensor) -> Tensor:
             z, x = z.to(self.dtype), x.to(self.dtype)
-            f_e = self.vae.encode(x)[1]
+            f_e = self.vae.features(x)
             return self.vae.decode(z, z.shape[0], f_e, options.fidelity, x).float()
 
         return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)

@@ -37,15 +37,18 @@ class AutoencoderNet(StageNet):
     def __init__(self, restorer: Restorer):
         vae = restorer.vae
         added = {id(p) for p in vae.added_parameters()}
-        super().__init__(restorer, [p for p in vae.parameters() if id(p) not in added])
+        features = {id(p) for p in vae.encoder.parameters()} if vae.config.linear else set()
+        super().__init__(restorer, [p for p in vae.parameters() if id(p) not in added and id(p) not in features])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) -> the reconstruction from a sampled latent, and the KL divergence per latent value."""
         vae = self.restorer.vae
-        mean, log_variance, _ = vae.encode_moments(image)
+        mean, log_variance = vae.encode_moments(image)
+        if vae.config.linear:
+            return vae.decode(mean, 1), mean.new_zeros(())
         mean = mean / vae.config.scaling
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        z = mean if vae.config.linear else mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         return vae.decode(z * vae.config.scaling, 1), kl
 
 
@@ -62,7 +65,8 @@ class DCMNet(StageNet):
 class DiffusionNet(StageNet):
     """Stage "diffusion": condition encoder, UNet and PCAM, with DCM fine-tuned end to end.
 
-    A pretrained backbone ("epsilon") keeps its encoder frozen, as in the paper; a residual one is trained whole.
+    A pretrained backbone ("epsilon") keeps its encoder frozen, as in the paper; a residual one is trained whole, and
+    judged by the picture of its x_0 through the linear code alone, which costs next to nothing.
     """
 
     def __init__(self, restorer: Restorer):
@@ -76,16 +80,16 @@ class DiffusionNet(StageNet):
         """LQ and HR frames (B, 3, ...) -> raw network output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
         x_hr = restorer.dcm(lq)
-        c_hr = restorer.vae.encode(x_hr)[0]
-        z_0 = restorer.vae.encode(hr)[0]
+        c_hr = restorer.vae.encode(x_hr)
+        z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)
         noise = torch.randn_like(z_0)
         z_t = schedule.q_sample(z_0, t, noise) + schedule.offset(z_0, c_hr.detach(), t)
         output = restorer.unet(z_t, c_hr, t)
         if restorer.config.unet.prediction == "epsilon":
             return output, noise, hr, x_hr
-        image = restorer.vae.decode(c_hr + output, 1, x_hr=x_hr)
-        return c_hr + output, z_0, image, x_hr
+        x_0 = c_hr + output
+        return x_0, z_0, (restorer.vae.decode_code(x_0, x_hr) + 1) / 2, x_hr
 
 
 class DecoderNet(StageNet):
@@ -115,7 +119,7 @@ class DecoderNet(StageNet):
         frames = lq.shape[1]
         pairs = [self.inputs(clip) for clip in lq]
         z_0, x_hr = (torch.cat(items) for items in zip(*pairs, strict=True))
-        f_e = self.restorer.vae.encode(x_hr)[1]
+        f_e = self.restorer.vae.features(x_hr)
         omega = RestoreOptions.fidelity
         return self.restorer.vae.decode(z_0, frames, f_e, omega, x_hr).unflatten(0, lq.shape[:2])
 
