@@ -34,5 +34,8 @@ def score(name: str, image: np.ndarray, device: str) -> float:
 
 
 def fid(images: Path, truth: Path, device: str) -> float:
-    """FID between two folders of PNGs."""
+    """FID between all PNGs below two folders. ModelError when one is not there."""
+    for folder in (images, truth):
+        if not folder.is_dir():
+            raise ModelError(f"fid needs the restored frames, and {folder} is gone; run again with -y")
     return float(metric("fid", device)(str(images), str(truth)))

@@ -25,7 +25,7 @@ def build(
 ) -> dict[str, Any]:
     """The whole report. `missing`: metrics that could not run here and how to install them."""
     results = _unique(outcome.results)
-    failed = {name: reason for entry in results for name, reason in entry["failed"].items()}
+    failed = {name: reason for entry in results for name, reason in entry["failed"].items()} | outcome.failed
     return {
         "sdatc": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -38,7 +38,7 @@ def build(
         "metrics": {name: vars(KNOWN[name]) for name in settings.names},
         "not_run": missing,
         "failed": failed,
-        "summary": summary(settings, results),
+        "summary": summary(settings, results, outcome.sets),
         "published": [
             {**row, "source": published.source()}
             for crf in settings.crfs
@@ -99,7 +99,7 @@ def describe(method: Method) -> dict[str, Any]:
     return {"settings": method.settings, "device": method.device, "dtype": method.dtype, "timed": method.timed}
 
 
-def summary(settings: Settings, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(settings: Settings, results: list[dict[str, Any]], sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each CRF and method, and one for the ground truth: {"method", "crf", "metrics", "speed"}."""
     rows = []
     for crf in settings.crfs:
@@ -109,6 +109,8 @@ def summary(settings: Settings, results: list[dict[str, Any]]) -> list[dict[str,
                 continue
             metrics = {metric: mean for metric in settings.names if (mean := _mean(entries, metric)) is not None}
             counts = {metric: sum(entry["metric_frames"].get(metric, 0) for entry in entries) for metric in metrics}
+            for found in (found for found in sets if found["method"] == name and found["crf"] == crf):
+                metrics |= found["metrics"]
             if name == TRUTH:
                 metrics = {metric: value for metric, value in metrics.items() if metric in OF_TRUTH}
             row = {"method": name, "crf": crf, "metrics": metrics, "metric_frames": counts}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sdatc_cli.errors import UsageError
+from sdatc_cli.errors import SdatcError, UsageError
 
-from . import pictures
+from . import library, pictures
 from .datasets import Clip, Dataset
 from .inputs import Compressed, compress, recipe_for
 from .meter import Meter
@@ -44,9 +44,14 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """All results: one entry for each unit, the ground truth's own under the method "truth"."""
+    """All results: one entry for each unit, the ground truth's own under the method "truth".
+
+    `sets`: what was computed over all clips of a method at once; `failed`: metrics of that kind that were not.
+    """
 
     results: list[dict[str, Any]] = field(default_factory=list)
+    sets: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     reused: int = 0
 
@@ -91,7 +96,21 @@ class Run:
                     self._collect(waiting.pop(0), scorer)
             for pending in waiting:
                 self._collect(pending, scorer)
+        if "fid" in self.settings.names:
+            self._score_sets()
         return self.outcome
+
+    def _score_sets(self) -> None:
+        """FID, which compares all frames of all clips at once."""
+        frames = self.workspace.folder / "frames"
+        for method in self.settings.methods:
+            for crf in self.settings.crfs:
+                try:
+                    folder = frames / slug(method.name) / f"crf{crf}"
+                    value = library.fid(folder, frames / pictures.TRUTH, self.settings.score_device)
+                    self.outcome.sets.append({"method": method.name, "crf": crf, "metrics": {"fid": value}})
+                except SdatcError as error:
+                    self.outcome.failed["fid"] = str(error)
 
     def _advance(self, count: int = 1) -> None:
         self.done += count
