@@ -1,6 +1,6 @@
 """Training batches. Batch k of rank r is a function of (seed, r, k) alone, so a resumed run sees the same data."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ class ClipSampler:
         examples = [self.example(rng) for _ in range(self.batch)]
         return Batch(as_tensor([hr for hr, _ in examples]), as_tensor([lq for _, lq in examples]))
 
-    def iterate(self, first_step: int) -> Iterator[Batch]:
+    def iterate(self, first_step: int) -> Generator[Batch]:
         """Endless batches from `first_step` on, the next one loading while the current one is used."""
         with ThreadPoolExecutor(1) as pool:
             pending = pool.submit(self.load, first_step)

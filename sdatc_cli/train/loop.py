@@ -92,7 +92,11 @@ class Trainer:
         if judge is not None:
             judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=recipe.lr, betas=(0.5, 0.99))
             self.judge, self.judge_optimizer = self.accelerator.prepare(judge, judge_optimizer)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.stopped = 0, 0.0, False
+
+    def stop(self) -> None:
+        """End the run, with a checkpoint, after the step that is under way."""
+        self.stopped = True
 
     def state(self) -> dict[str, Any]:
         unwrap = self.accelerator.unwrap_model
@@ -143,14 +147,17 @@ class Trainer:
         return True
 
     def train(self, batches: Iterator[Batch], progress: Callable[[Progress], None]) -> None:
-        """Run to the limits. ModelError on a NaN loss, with the last checkpoint kept."""
+        """Run to the limits, or to the step in which `stop` is called. `progress` hears from the first process.
+
+        ModelError on a NaN loss, with the last checkpoint kept.
+        """
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         with (self.run / "log.jsonl").open("a") as log:
             while (fraction := self._fraction()) < 1:
                 terms = self.one_step(next(batches).to(self.accelerator.device), fraction)
                 self.step += 1
                 self.seconds = time.monotonic() - began
-                if self.step % self.limits.log_every == 0:
+                if self.step % self.limits.log_every == 0 and self.accelerator.is_main_process:
                     line = {"step": self.step, "seconds": round(self.seconds, 1), **terms}
                     print(json.dumps({k: round(v, 5) for k, v in line.items()}), file=log, flush=True)
                     progress(Progress(self.step, fraction, self.seconds, terms))
@@ -160,8 +167,9 @@ class Trainer:
         self.save()
 
     def _fraction(self) -> float:
-        """How much of the run is done; every process takes the first one's clock, so that all end at the same step."""
-        fraction = torch.tensor(self.limits.fraction(self.step, self.seconds), device=self.accelerator.device)
+        """How much of the run is done; every process takes the first one's word, so that all end at the same step."""
+        done = 1.0 if self.stopped else self.limits.fraction(self.step, self.seconds)
+        fraction = torch.tensor(done, device=self.accelerator.device)
         return cast(Tensor, broadcast(fraction)).item()
 
     def _check_finite(self, loss: Tensor) -> None:

@@ -1,0 +1,215 @@
+"""One training run and its folder: run.json (what is trained), checkpoint.pt, log.jsonl, samples/*.png."""
+
+import hashlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import PartialState
+
+from sdatc_cli.errors import DeviceError, ModelError, OutputError, UsageError
+from sdatc_models import weights
+from sdatc_models.config import ModelConfig, base, from_json, lite, to_json
+from sdatc_models.restorer import Restorer
+
+from .batches import ClipSampler
+from .loop import CHECKPOINT, Limits, Progress, Trainer
+from .losses import ImageLoss, PerceptualLoss
+from .recipe import LITE, RECIPES, Recipe
+from .samples import SampleSheet
+from .stages import NETS, Stage, StageNet
+
+StageName = Literal["vae", "dcm", "diffusion", "decoder"]
+SIZES = {"lite": lite, "base": base}
+RUN_FILE = "run.json"
+CODE_PATCHES = 60_000  # patches that a linear code is fitted to
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What to train, on what, where and how long. `init` is a model folder to start from."""
+
+    stage: StageName
+    config: ModelConfig
+    recipe: Recipe
+    shards: Path
+    run: Path
+    limits: Limits
+    init: Path | None = None
+    seed: int = 0
+    precision: str = "no"
+    sample_minutes: float = 5.0
+
+    @property
+    def tag(self) -> str:
+        """Names stage and configuration; a checkpoint with another tag is refused."""
+        digest = hashlib.sha256(to_json(self.config).encode()).hexdigest()[:8]
+        return f"{self.stage} of {self.config.name} {digest}"
+
+
+def pick_precision(wanted: str) -> str:
+    """accelerate's word for "auto" | "no" | "bf16" | "fp16". DeviceError for fp16 where no GPU is."""
+    cuda = torch.cuda.is_available()
+    if wanted == "fp16" and not cuda:
+        raise DeviceError("--precision fp16 needs a CUDA GPU; choose no or bf16")
+    if wanted != "auto":
+        return wanted
+    if not cuda:
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def load_init(folder: Path) -> Restorer:
+    """The model that a run starts from. ModelError when it cannot be used."""
+    try:
+        return weights.load(folder)
+    except weights.WeightsError as error:
+        raise ModelError(str(error)) from error
+
+
+def read_run(run: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The configuration and everything else in a run's run.json. ModelError when there is none or it is damaged."""
+    path = run / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return from_json(json.dumps(content["config"])), content
+    except FileNotFoundError as error:
+        raise ModelError(f"{run} is no training run: it has no {RUN_FILE}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+
+
+def _write_run(plan: RunPlan) -> None:
+    recipe = asdict(plan.recipe)
+    content = {
+        "stage": plan.stage,
+        "config": json.loads(to_json(plan.config)),
+        "recipe": recipe,
+        "seed": plan.seed,
+        "precision": plan.precision,
+        "init": plan.init.name if plan.init else None,
+        "shards": plan.shards.name,
+    }
+    (plan.run / RUN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def plan_run(
+    stage: StageName,
+    size: str | None,
+    shards: Path,
+    run: Path,
+    init: Path | None,
+    seed: int,
+    precision: str,
+    batch: int | None,
+    limits: Limits,
+) -> RunPlan:
+    """Fill in what was not said: the configuration of a run that exists, else of `init`, else of `size`, else lite.
+
+    UsageError when `size` says otherwise; ModelError for an unusable run or `init`.
+    """
+    if (run / CHECKPOINT).exists():
+        config = read_run(run)[0]
+    elif init is not None:
+        config = load_init(init).config
+    else:
+        config = SIZES[size or "lite"]()
+    if size is not None and size != config.name:
+        raise UsageError(f"--config {size}: {run if init is None else init} holds the configuration {config.name}")
+    recipe = RECIPES.get(config.name, LITE)[stage]
+    if batch is not None:
+        recipe = replace(recipe, batch=batch)
+    return RunPlan(stage, config, recipe, shards, run, limits, init, seed, pick_precision(precision))
+
+
+def fit_code(restorer: Restorer, sampler: ClipSampler) -> None:
+    """Set a linear autoencoder's code by the principal components of patches from the training data."""
+    patch = restorer.vae.patch
+    if patch is None:
+        return
+    edge, found, count = restorer.config.vae.factor, [], 0
+    while count < CODE_PATCHES:
+        images = sampler.load(len(found)).hr.flatten(0, 1)
+        columns = torch.nn.functional.unfold(images, edge, stride=edge)
+        found.append(columns.transpose(1, 2).reshape(-1, 3, edge, edge))
+        count += len(found[-1])
+    patch.fit(torch.cat(found)[:CODE_PATCHES])
+
+
+def _model(plan: RunPlan, resuming: bool) -> Restorer:
+    """The networks at the start of a run; a checkpoint fills them in when `resuming`."""
+    if plan.init is not None and not resuming:
+        return load_init(plan.init)
+    torch.manual_seed(plan.seed)
+    restorer = Restorer(plan.config)
+    if not resuming:
+        recipe = plan.recipe
+        fit_code(restorer, ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed))
+    return restorer
+
+
+def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Callable[[str], None]) -> Trainer:
+    """Train, or go on training where the run folder holds a checkpoint. The trainer is returned at its last step.
+
+    InputError for unusable shards, ModelError for unusable weights or a NaN loss, OutputError for the folder.
+    """
+    rank, recipe = PartialState().process_index, plan.recipe
+    sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank)
+    resuming = (plan.run / CHECKPOINT).exists()
+    restorer = _model(plan, resuming)
+    perceptual = PerceptualLoss() if recipe.weights.lpips or recipe.weights.dists else None
+    image_loss = ImageLoss(perceptual)
+    try:
+        plan.run.mkdir(parents=True, exist_ok=True)
+        if rank == 0 and not resuming:
+            _write_run(plan)
+    except OSError as error:
+        raise OutputError(f"cannot write to {plan.run}: {error.strerror}") from error
+    stage = Stage(NETS[plan.stage](restorer), recipe, image_loss)
+    trainer = Trainer(stage, recipe, plan.limits, plan.run, plan.seed, plan.precision, plan.tag)
+    image_loss.to(trainer.accelerator.device)
+    if trainer.resume() and rank == 0:
+        notice(f"going on from step {trainer.step}, {CHECKPOINT} of {plan.run}")
+    sheet = SampleSheet(plan.run / "samples", plan.stage, sampler.load(2**31), plan.sample_minutes, notice)
+
+    averaged = cast(StageNet, trainer.ema.module).restorer
+
+    def report(now: Progress) -> None:
+        progress(now)
+        sheet.update(averaged, now.step)
+
+    with _stop_on_signal(trainer), closing(sampler.iterate(trainer.step)) as batches:
+        trainer.train(batches, report)
+    if rank == 0:
+        sheet.update(averaged, trainer.step, last=True)
+    return trainer
+
+
+@contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run after its step, with a checkpoint; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        restore()
+        trainer.stop()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
