@@ -13,6 +13,7 @@ from sdatc_cli import __version__
 from sdatc_cli.commands.bench import bench
 from sdatc_cli.commands.degrade import degrade
 from sdatc_cli.commands.doctor import doctor
+from sdatc_cli.commands.jobs import jobs
 from sdatc_cli.commands.upscale import upscale
 from sdatc_cli.errors import Interrupted, OutputError, SdatcError, UsageError
 from sdatc_cli.output import print_error
@@ -58,6 +59,7 @@ def root(
 app.command()(upscale)
 app.command()(degrade)
 app.command()(bench)
+app.command()(jobs)
 app.command()(doctor)
 
 

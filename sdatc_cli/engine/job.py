@@ -13,7 +13,7 @@ from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
-from sdatc_cli.engine.segments import SegmentedVideo
+from sdatc_cli.engine.segments import SegmentedVideo, check_room
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
@@ -167,6 +167,8 @@ def open_sink(
     journal = Journal(work_folder(job.out, job.work_dir), job.out)
     try:
         earlier = journal.begin(identity, job.resume)
+        left = (expected_frames(job.info, job.start, job.duration) or 0) - sum(s.frames for s in journal.segments)
+        check_room(journal.folder.parent, job.size, max(left, 0))
         sink = SegmentedVideo(journal, job.info, job.size, job.encode, job.start, job.duration)
     except BaseException:
         journal.abandon()

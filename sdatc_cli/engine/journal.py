@@ -25,6 +25,7 @@ except ImportError:  # Windows: two runs on one output are not told apart there
     fcntl = None
 
 VERSION = 1
+JOURNAL = "journal.jsonl"
 EDGE = 1 << 20  # bytes hashed at either end of an input
 
 
@@ -51,7 +52,7 @@ class Journal:
         """Opens or creates the folder. OutputError when it cannot be, or when another run holds it."""
         self.folder, self.out = folder, out
         self.segments: list[Segment] = []
-        self._file = folder / "journal.jsonl"
+        self._file = folder / JOURNAL
         self._lock: int | None = None
         try:
             folder.mkdir(exist_ok=True)
@@ -69,7 +70,7 @@ class Journal:
         Returns one line for a person, None when there was no earlier work. Raises OutputError.
         """
         try:
-            old, segments = self._read()
+            old, segments = read_journal(self.folder)
             if old is None:
                 self._start(identity)
                 return None
@@ -110,23 +111,6 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
-    def _read(self) -> tuple[dict[str, Any] | None, list[Segment]]:
-        try:
-            lines = self._file.read_text(encoding="utf-8").splitlines()
-        except (FileNotFoundError, UnicodeDecodeError):
-            return None, []
-        try:
-            identity = dict(json.loads(lines[0]))
-        except (IndexError, ValueError, TypeError):
-            return None, []
-        segments = []
-        for line in lines[1:]:
-            try:
-                segments.append(Segment(**json.loads(line)))
-            except (ValueError, TypeError):  # torn by a crash; nothing behind it counts
-                break
-        return identity, segments
-
     def _start(self, identity: dict[str, Any]) -> None:
         for path in self.folder.iterdir():
             if path.name != "lock":
@@ -148,6 +132,58 @@ class Journal:
             os.fsync(file.fileno())
         os.replace(fresh, self._file)
         sync(self.folder)
+
+
+def read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Segment]]:
+    """(identity or None, finished stretches) as the journal of a work folder states them. OSError."""
+    try:
+        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+        identity = dict(json.loads(lines[0]))
+    except (FileNotFoundError, IndexError, ValueError, TypeError):
+        return None, []
+    segments = []
+    for line in lines[1:]:
+        try:
+            segments.append(Segment(**json.loads(line)))
+        except (ValueError, TypeError):  # torn by a crash; nothing behind it counts
+            break
+    return identity, segments
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Work that a run left behind, or is doing now. `size` is bytes on the disk."""
+
+    folder: Path
+    output: Path
+    frames: int
+    size: int
+    running: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    def delete(self) -> None:
+        """Removes it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def unfinished(parent: Path) -> list[Unfinished]:
+    """The unfinished work whose folders lie in `parent`."""
+    found = []
+    for folder in sorted(parent.glob(".*.sdatc")):
+        output = parent / folder.name.removeprefix(".").removesuffix(".sdatc")
+        running = False
+        try:
+            Journal(folder, output).close()
+        except OutputError:
+            running = True
+        segments = read_journal(folder)[1]
+        found.append(
+            Unfinished(folder, output, sum(s.frames for s in segments), sum(s.size for s in segments), running)
+        )
+    return found
 
 
 def work_folder(out: Path, parent: Path | None = None) -> Path:

@@ -28,6 +28,18 @@ from sdatc_cli.media.video_sink import VideoSink
 
 STRETCH = 48  # frames; a multiple of plan.STRIDE
 MARGIN = 64 << 20  # bytes of disk that are left free
+BYTES_PER_PIXEL = 0.04  # of output: 16 Mbit/s at 1080p; stretches and the joined file both need them
+
+
+def check_room(folder: Path, size: tuple[int, int], frames: int) -> None:
+    """OutputError when the disk of `folder` has clearly too little room for so many frames of (width, height)."""
+    need = 2 * int(size[0] * size[1] * frames * BYTES_PER_PIXEL) + MARGIN
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise OutputError(
+            f"{show(folder)}: the output needs about {need / 1e9:.1f} GB while it is made, and {free / 1e9:.1f} GB are "
+            "free; make room, or give --work-dir on another disk"
+        )
 
 
 class SegmentedVideo:
