@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCALE = 4
 PEERS = "pip install 'sdatc[peers]'"
 NAMES = ("sdatc", "bicubic", "lanczos", "real-esrgan")
+SWITCHES = {"dcm": ("on", "off"), "stam": ("on", "off"), "prompt": ("none", "prompt", "softmax", "pcam")}
 REACH = 2  # frames on either side of a wanted one that SDATC restores with it
 
 
@@ -119,7 +120,10 @@ class RealESRGAN:
 
 
 class Sdatc:
-    """SDATC as `sdatc upscale` runs it: overlapping clips of five frames, scene cuts, noise keyed to the frame."""
+    """SDATC as `sdatc upscale` runs it: overlapping clips of five frames, scene cuts, noise keyed to the frame.
+
+    Settings are the fields of RestoreOptions, `model`, and the ablations of SWITCHES.
+    """
 
     timed = True
 
@@ -131,15 +135,28 @@ class Sdatc:
         self.torch_device = pick_device(device)
         self.torch_dtype = pick_dtype(dtype, self.torch_device)
         self.device, self.dtype = str(self.torch_device), dtype_name(self.torch_dtype)
+        self.switches = {key: settings.pop(key) for key in SWITCHES if key in settings}
+        for key, value in self.switches.items():
+            if value not in SWITCHES[key]:
+                raise UsageError(f"method {name}: {key}={value}: choose {' or '.join(SWITCHES[key])}")
         self.options = parse_options(name, settings)
         self.settings: dict[str, Any] = {"model": self.model, "dtype": self.dtype, **vars(self.options)}
+        self.settings |= self.switches
 
     def load(self) -> None:
         """Reads the weights; their checksums become part of `settings`. ModelError when they cannot be read."""
-        from sdatc_models.weights import WeightsError, load
+        from sdatc_models.weights import WeightsError, folder_of, load, read_config
 
         try:
-            self.restorer = load(self.model, self.torch_device, self.torch_dtype)
+            config, self.settings["sha256"] = read_config(folder_of(self.model))
+            changed: dict[str, object] = {}
+            if self.switches.get("dcm") == "off":
+                changed["dcm"] = replace(config.dcm, enabled=False)
+            if self.switches.get("stam") == "off":
+                changed["vae"] = replace(config.vae, stam=False)
+            if "prompt" in self.switches:
+                changed["pcam"] = replace(config.pcam, kind=self.switches["prompt"])  # pyright: ignore[reportArgumentType]
+            self.restorer = load(self.model, self.torch_device, self.torch_dtype, **changed)
         except WeightsError as error:
             raise ModelError(str(error)) from error
 
@@ -210,7 +227,9 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
     known = {field.name for field in fields(options)}
     for key, text in settings.items():
         if key not in known:
-            raise UsageError(f"method {name}: unknown setting {key!r}; known: model, {', '.join(sorted(known))}")
+            raise UsageError(
+                f"method {name}: unknown setting {key!r}; known: {', '.join(['model', *SWITCHES, *sorted(known)])}"
+            )
         value: Any = text
         if key in ("steps", "seed", "tile"):
             value = _number(name, key, text, int)

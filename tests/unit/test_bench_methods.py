@@ -30,7 +30,8 @@ def test_interpolation_is_pillows() -> None:
         ("bicubic:a=1", "bicubic has no settings"),
         ("sdatc:steps", "key=value"),
         ("sdatc:steps=many", "steps=many is not a number"),
-        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, color,"),
+        ("sdatc:stam=no", "stam=no: choose on or off"),
+        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, dcm, stam, prompt, color,"),
     ],
 )
 def test_bad_methods_are_told(text: str, told: str) -> None:
@@ -62,6 +63,19 @@ def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:
     found = list(method.restore(work))
     assert [index for index, _ in found] == list(range(6))
     assert all(np.array_equal(image, frame.image) for (_, image), frame in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("switch", ["dcm=off", "stam=off", "prompt=none", "fidelity=0", "guidance=0"])
+def test_ablations_change_the_result(tiny_models: dict[str, Path], switch: str) -> None:
+    plain = methods.make("sdatc:steps=2", str(tiny_models["lively"]), "cpu", "fp32")
+    changed = methods.make(f"sdatc:steps=2:{switch}", str(tiny_models["lively"]), "cpu", "fp32")
+    results = []
+    for method in (plain, changed):
+        method.load()
+        assert list(method.settings["sha256"]) == ["dcm.safetensors", "vae.safetensors", "unet.safetensors"]
+        results.append(np.stack([image for _, image in method.restore(job())]).astype(int))
+    same = switch == "guidance=0"  # what the tiny model does by default
+    assert (np.abs(results[0] - results[1]).max() == 0) == same
 
 
 def test_weights_that_are_not_there() -> None:

