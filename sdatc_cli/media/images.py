@@ -57,9 +57,11 @@ def read_image(path: Path) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{show(path)}: {image.width}x{image.height} is too large (at most 8192x8192 pixels)")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{show(path)}: too large (at most 8192x8192 pixels)") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{show(path)}: not an image") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, cv2.error) as error:
         raise InputError(f"{show(path)}: damaged beyond reading ({one_line(error)})") from error
 
 

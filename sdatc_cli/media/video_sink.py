@@ -1,6 +1,7 @@
 """A video file being written: encoded frames, and everything else of the input copied beside them."""
 
 import contextlib
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ class VideoSink:
 
     def _open(self) -> None:
         """Open the encoder and write the header now, so that bad settings show before any frame is restored."""
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 would report itself on stderr: errors only
         try:
             self._stream.codec_context.open(strict=False)
             self._output.start_encoding()
