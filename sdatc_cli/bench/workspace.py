@@ -107,10 +107,11 @@ def opened(out: Path | None, resume: bool, overwrite: bool) -> Iterator[Workspac
     if out.is_dir() and any(out.iterdir()) and not resume:
         if not overwrite:
             raise OutputError(f"report folder {out} is not empty; use --resume to go on with it, or -y to start again")
-        for name in ("units", "raw", "pictures", "frames"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        for name in ("report.json", "report.html"):
-            (out / name).unlink(missing_ok=True)
+        if (out / "units").is_dir():  # else it is no report folder, and nothing in it is ours to remove
+            for name in ("units", "raw", "pictures", "frames"):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in ("report.json", "report.html"):
+                (out / name).unlink(missing_ok=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "units").mkdir(exist_ok=True)

@@ -160,6 +160,22 @@ def test_some_frames_only(clips: Path) -> None:
     assert [index for index, _ in entry["per_frame"]["tof"]] == [1, 2]
 
 
+def test_a_candidate_that_changed_is_scored_anew(clips: Path, tmp_path: Path) -> None:
+    run(clips, out=tmp_path / "one", save_frames=True)
+    again = {"methods": (), "candidates": (f"mine={tmp_path / 'one/frames/bicubic'}",), "out": tmp_path / "two"}
+    before = run(clips, **again)
+    Image.fromarray(texture(HEIGHT, WIDTH, 9)).save(tmp_path / "one/frames/bicubic/crf25/left/00000000.png")
+    after = run(clips, **again, resume=True)
+    assert row(after, "mine")["metrics"]["psnr-y"] < row(before, "mine")["metrics"]["psnr-y"] - 1
+
+
+def test_replacing_leaves_other_peoples_files_alone(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "mine.png").write_bytes(b"mine")
+    run(clips, out=tmp_path, overwrite=True)
+    assert (tmp_path / "frames" / "mine.png").read_bytes() == b"mine"
+
+
 def test_two_methods_of_one_name(clips: Path) -> None:
     with pytest.raises(UsageError, match="two methods are called 'bicubic'"):
         run(clips, methods=("bicubic", "bicubic"))
