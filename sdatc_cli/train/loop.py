@@ -212,4 +212,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"cannot read the checkpoint {path}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"cannot read the checkpoint {path}, it is damaged: {reason}") from error

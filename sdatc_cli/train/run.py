@@ -128,18 +128,18 @@ def plan_run(
     return RunPlan(stage, config, recipe, shards, run, limits, init, seed, pick_precision(precision))
 
 
-def fit_code(restorer: Restorer, sampler: ClipSampler) -> None:
-    """Set a linear autoencoder's code by the principal components of patches from the training data."""
+def fit_code(restorer: Restorer, sampler: ClipSampler, patches: int = CODE_PATCHES) -> None:
+    """Set a linear autoencoder's code by the principal components of so many patches from the training data."""
     patch = restorer.vae.patch
     if patch is None:
         return
     edge, found, count = restorer.config.vae.factor, [], 0
-    while count < CODE_PATCHES:
+    while count < patches:
         images = sampler.load(len(found)).hr.flatten(0, 1)
         columns = torch.nn.functional.unfold(images, edge, stride=edge)
         found.append(columns.transpose(1, 2).reshape(-1, 3, edge, edge))
         count += len(found[-1])
-    patch.fit(torch.cat(found)[:CODE_PATCHES])
+    patch.fit(torch.cat(found)[:patches])
 
 
 def _model(plan: RunPlan, resuming: bool) -> Restorer:

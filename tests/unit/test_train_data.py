@@ -1,0 +1,190 @@
+"""Training data: prepared once, the same each time, refused when it is not what it should be."""
+
+import errno
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from sdatc_cli.errors import InputError, OutputError
+from sdatc_cli.train import shards as shard_files
+from sdatc_cli.train.batches import ClipSampler
+from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
+from sdatc_cli.train.prepare import PreparePlan, prepare
+from sdatc_cli.train.shards import Shard, open_shards
+from tests.conftest import texture
+from tests.unit.train_helpers import PLAN, ignore, make_shards, photo_folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("data"))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2 + 1e-12))
+
+
+def refusal(*arguments: object, **more: object) -> str:
+    with pytest.raises((InputError, OutputError)) as caught:
+        prepare(*arguments, **more)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_same_seed_gives_the_same_shards(made: Path, tmp_path: Path) -> None:
+    again = make_shards(tmp_path)
+    assert [p.name for p in again.iterdir()] == [p.name for p in made.iterdir()]
+    for path in made.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+    other = tmp_path / "other"
+    prepare(tmp_path / "photos", None, other, PreparePlan(per_photo=1, patch=128, seed=1), ignore)
+    assert {p.read_bytes() for p in other.iterdir()}.isdisjoint({p.read_bytes() for p in made.iterdir()})
+
+
+def test_an_interrupted_preparation_is_taken_up(made: Path, tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    Image.fromarray(texture(520, 530, seed=3)).save(photos / "second.png")
+    out = tmp_path / "shards"
+    shutil.copytree(made, out)
+    kept = next(out.iterdir())
+    before = kept.stat().st_mtime_ns
+    (out / "second-00000000.partial").write_bytes(b"half a shard")
+    assert prepare(photos, None, out, PLAN, ignore)[0] == 2
+    assert kept.stat().st_mtime_ns == before
+    assert len(open_shards(out)) == 2
+
+
+def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
+    (shard,) = open_shards(made)
+    assert shard.lq.shape[1:] == (5, 32, 32, 3) and len(shard) > 4
+    for clip in range(len(shard)):
+        hr = np.stack([shard.hr_frame(clip, i) for i in range(5)])
+        assert hr.shape == (5, 128, 128, 3)
+        assert 15 < psnr(reduce_clip(hr, "bicubic"), shard.lq[clip]) < 60
+
+
+def test_videos_are_sources_too(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    picture = texture(200, 300)
+    with av.open(str(tmp_path / "videos" / "pan.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = 256, 192, "yuv420p"
+        for i in range(16):
+            frame = np.ascontiguousarray(picture[4:196, 2 * i : 2 * i + 256])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        out.mux(stream.encode(None))
+    made, skipped = prepare(None, tmp_path / "videos", tmp_path / "out", PLAN, ignore)
+    assert (made, skipped) == (1, [])
+    (shard,) = open_shards(tmp_path / "out")
+    first, second = shard.hr_frame(0, 0), shard.hr_frame(0, 1)
+    assert psnr(first, second) < 45  # it moves
+
+
+def test_what_is_of_no_use_is_left_out_and_named(tmp_path: Path) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    (photos / "broken.png").write_bytes(b"not a picture")
+    (photos / "empty.jpg").write_bytes(b"")
+    Image.fromarray(texture(100, 100)).save(photos / "small.png")
+    (photos / "notes.txt").write_text("no source")
+    made, skipped = prepare(photos, None, tmp_path / "out", PLAN, ignore)
+    assert made == 1
+    assert sorted(Path(line.split(": ")[1]).name for line in skipped) == ["broken.png", "empty.jpg", "small.png"]
+
+
+def test_nothing_usable_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no photos or videos" in refusal(empty, empty, tmp_path / "out", PLAN, ignore)
+    assert "no such folder" in refusal(tmp_path / "missing", None, tmp_path / "out", PLAN, ignore)
+    (empty / "film.mp4").write_text("text")
+    assert "nothing usable: not a readable video" in refusal(None, empty, tmp_path / "out", PLAN, ignore)
+
+
+def test_shards_of_another_version_and_other_files_are_refused(made: Path, tmp_path: Path) -> None:
+    path = next(made.iterdir())
+    save_file(load_file(path), tmp_path / "old.safetensors", {"version": "0"})
+    with pytest.raises(InputError, match=r"old.safetensors is of shard version 0, this program reads 1"):
+        open_shards(tmp_path)
+    (tmp_path / "old.safetensors").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="is not a training shard"):
+        open_shards(tmp_path)
+    with pytest.raises(InputError, match="no shards in"):
+        open_shards(tmp_path / "nowhere")
+
+
+def test_a_damaged_picture_is_named(made: Path) -> None:
+    shard = Shard(next(made.iterdir()))
+    shard.hr = np.zeros_like(shard.hr)
+    with pytest.raises(InputError, match="is damaged: frame 2 of clip 1"):
+        shard.hr_frame(1, 2)
+
+
+def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shard_files, "save_file", full)
+    photos = photo_folder(tmp_path / "photos")
+    assert "No space left" in refusal(photos, None, tmp_path / "out", PLAN, ignore)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@given(st.integers(0, 2**31), st.integers(1000, 500_000))
+def test_damage_is_drawn_from_the_stated_ranges(seed: int, pixels: int) -> None:
+    damage = random_damage(np.random.default_rng(seed), pixels)
+    assert (damage.crf is None) != (damage.bitrate is None)
+    if damage.crf is not None:
+        assert 10 <= damage.crf <= 40 and damage.codec != "mpeg4"
+    if damage.bitrate is not None:
+        assert damage.bitrate == 2000 or 1e4 <= damage.bitrate * 320 * 180 / pixels * 1.001 + 64 <= 1.01e5 + 64
+
+
+@pytest.mark.parametrize("codec, crf, bitrate", [("libx264", 30, None), ("libx265", 30, None), ("mpeg4", None, 60_000)])
+def test_every_codec_really_damages(codec: str, crf: int | None, bitrate: int | None) -> None:
+    clip = np.stack([texture(64, 96)] * 4)
+    out = compress(clip, Damage("bicubic", codec, crf, bitrate, 25))
+    assert out.shape == clip.shape
+    assert 18 < psnr(out, clip) < 45
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "area", "gaussian", "lanczos"])
+def test_every_kernel_keeps_the_picture_in_place(kernel: str) -> None:
+    soft = cv2.GaussianBlur(texture(96, 128), (0, 0), 5)
+    small = reduce_clip(soft[None], kernel)[0]
+    assert small.shape == (24, 32, 3)
+    centred = cv2.resize(soft, (32, 24), interpolation=cv2.INTER_AREA)
+    assert psnr(small, centred) > (30 if kernel == "gaussian" else 40)
+
+
+def test_a_batch_depends_on_seed_rank_and_step_alone(made: Path) -> None:
+    sampler = ClipSampler(made, batch=2, frames=3, patch=64, seed=1)
+    assert sampler.load(4).hr.shape == (2, 3, 3, 64, 64) and sampler.load(4).lq.shape == (2, 3, 3, 16, 16)
+    for step, batch in zip(range(4, 7), islice(sampler.iterate(4), 3), strict=True):
+        assert batch.hr.equal(ClipSampler(made, 2, 3, 64, 1).load(step).hr)
+    others = [ClipSampler(made, 2, 3, 64, 1, rank=1), ClipSampler(made, 2, 3, 64, 2)]
+    assert not any(other.load(4).hr.equal(sampler.load(4).hr) for other in others)
+
+
+def test_crops_turns_and_flips_are_the_same_for_both(made: Path) -> None:
+    sampler = ClipSampler(made, batch=1, frames=2, patch=64, seed=0)
+    for step in range(12):
+        batch = sampler.load(step)
+        hr = np.ascontiguousarray((batch.hr[0].permute(0, 2, 3, 1) * 255).byte().numpy())
+        lq = (batch.lq[0].permute(0, 2, 3, 1) * 255).byte().numpy()
+        here = psnr(reduce_clip(hr, "bicubic"), lq)
+        assert all(psnr(reduce_clip(np.rot90(hr, turn, (1, 2)), "bicubic"), lq) < here for turn in (1, 2, 3))
+
+
+def test_a_stage_that_asks_for_more_than_the_shards_hold_is_told(made: Path) -> None:
+    with pytest.raises(InputError, match="hold 5 frames of 128 pixels, the stage asks for 5 of 512"):
+        ClipSampler(made, batch=1, frames=5, patch=512, seed=0)

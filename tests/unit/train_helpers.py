@@ -1,0 +1,76 @@
+"""What the training tests share: shards of real pixels, tiny stages without VGG, runs that end soon."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sdatc_cli.train.batches import Batch, ClipSampler
+from sdatc_cli.train.loop import Limits, Trainer
+from sdatc_cli.train.losses import ImageLoss, ImageLossWeights
+from sdatc_cli.train.prepare import PreparePlan, prepare
+from sdatc_cli.train.recipe import Recipe
+from sdatc_cli.train.run import StageName, fit_code
+from sdatc_cli.train.stages import NETS, Stage
+from sdatc_models.config import tiny
+from sdatc_models.restorer import Restorer
+from tests.conftest import SHARED, texture
+
+PLAN = PreparePlan(per_photo=1, patch=128)
+RECIPE = Recipe(batch=2, frames=1, patch=64, lr=2e-3, warmup=0, final_lr=1.0, ema=0.9)
+CLIPS = replace(RECIPE, frames=3)
+STAGES: list[StageName] = ["vae", "dcm", "diffusion", "decoder"]
+
+
+def photo_folder(folder: Path) -> Path:
+    """One real photo where ../shared has them, else a generated picture."""
+    folder.mkdir()
+    real = sorted((SHARED / "data" / "train_photos").glob("*"))
+    if real:
+        (folder / real[0].name).symlink_to(real[0])
+    else:
+        from PIL import Image
+
+        Image.fromarray(texture(640, 720)).save(folder / "texture.png")
+    return folder
+
+
+def make_shards(folder: Path) -> Path:
+    prepare(photo_folder(folder / "photos"), None, folder / "shards", PLAN, lambda done, total, name: None)
+    return folder / "shards"
+
+
+def recipe_of(stage: StageName) -> Recipe:
+    return CLIPS if stage == "decoder" else RECIPE
+
+
+def make_stage(name: StageName, shards: Path, recipe: Recipe | None = None, lively: float = 0.0) -> Stage:
+    """A tiny stage without VGG; `lively` moves every parameter, so that no zero hides what is behind it."""
+    torch.manual_seed(3)
+    restorer = Restorer(tiny())
+    recipe = recipe or recipe_of(name)
+    fit_code(restorer, ClipSampler(shards, recipe.batch, recipe.frames, recipe.patch, 0), patches=2000)
+    if lively:
+        with torch.no_grad():
+            for parameter in restorer.parameters():
+                parameter.add_(torch.randn_like(parameter) * lively)
+    return Stage(NETS[name](restorer), recipe, ImageLoss(None))
+
+
+def make_trainer(stage: Stage, run: Path, limits: Limits, tag: str = "test") -> Trainer:
+    run.mkdir(exist_ok=True)
+    return Trainer(stage, stage.recipe, limits, run, seed=5, precision="no", tag=tag)
+
+
+def repeat(batch: Batch) -> Iterator[Batch]:
+    while True:
+        yield batch
+
+
+def adversarial(recipe: Recipe) -> Recipe:
+    return replace(recipe, weights=ImageLossWeights(adversarial=0.01, difference=0.5), adversarial_from=0.3)
+
+
+def ignore(*_: object) -> None:
+    """A progress that nobody looks at."""
