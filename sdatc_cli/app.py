@@ -14,6 +14,7 @@ from sdatc_cli.commands.bench import bench
 from sdatc_cli.commands.degrade import degrade
 from sdatc_cli.commands.doctor import doctor
 from sdatc_cli.commands.jobs import jobs
+from sdatc_cli.commands.train import train
 from sdatc_cli.commands.upscale import upscale
 from sdatc_cli.errors import Interrupted, OutputError, SdatcError, UsageError
 from sdatc_cli.output import print_error
@@ -60,6 +61,7 @@ app.command()(upscale)
 app.command()(degrade)
 app.command()(bench)
 app.command()(jobs)
+app.add_typer(train)
 app.command()(doctor)
 
 

@@ -56,7 +56,9 @@ def stop_at(monkeypatch, calls: int, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(("name", "moments"), [("out.mp4", range(1, 9, 2)), ("out.ts", [6])])
-def test_a_run_stopped_at_any_clip_goes_on_to_the_same_file(name, moments, short_stretches, sdatc, tmp_path, monkeypatch):
+def test_a_run_stopped_at_any_clip_goes_on_to_the_same_file(
+    name, moments, short_stretches, sdatc, tmp_path, monkeypatch
+):
     source = write_clip(tmp_path / "in.mkv", frames=23, sound=True, scenes=2)
     whole, out = tmp_path / f"whole-{name}", tmp_path / name
     assert sdatc(source, whole)[0] == 0
