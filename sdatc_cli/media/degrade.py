@@ -22,6 +22,7 @@ from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.container import open_input, show
 from sdatc_cli.media.encoders import container_format, quantiser_for
 from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
+from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
@@ -199,9 +200,7 @@ def _reduced(
     for done, frame in enumerate(_at_rate(reader, info, recipe.fps)):
         if frames is not None and done >= frames:
             return
-        image = frame.image
-        if image.dtype == np.uint16:
-            image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        image = eight_bits(frame.image)
         yield reduce_frame(upright(image, info), recipe.scale, recipe.kernel)
         if progress is not None:
             progress(done + 1, total)

@@ -1,6 +1,8 @@
 """Still images and folders of numbered frames."""
 
 import re
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from sdatc_cli.media.container import MAX_PIXELS, one_line, show
 from sdatc_cli.media.info import RANGE_FULL, ColorInfo, MediaInfo, StreamInfo
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+ALPHA_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".webp"})
 _DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"})
 _RGB = ColorInfo(range=RANGE_FULL)
 
@@ -46,6 +49,14 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises InputError.
     """
+    return read_picture(path)[0]
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The RGB of `read_image`, and the opacity as (height, width) of the same type where the file has one.
+
+    Raises InputError.
+    """
     try:
         data = path.read_bytes()
         if not data:
@@ -56,7 +67,11 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{show(path)}: {image.width}x{image.height} is too large (at most 8192x8192 pixels)")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                whole = np.asarray(upright.convert("RGBA"))
+                return np.ascontiguousarray(whole[..., :3]), np.ascontiguousarray(whole[..., 3])
+            return np.asarray(upright.convert("RGB")), None
     except Image.DecompressionBombError as error:
         raise InputError(f"{show(path)}: too large (at most 8192x8192 pixels)") from error
     except UnidentifiedImageError as error:
@@ -65,7 +80,7 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{show(path)}: damaged beyond reading ({one_line(error)})") from error
 
 
-def _decode_deep(data: bytes) -> np.ndarray | None:
+def _decode_deep(data: bytes) -> tuple[np.ndarray, np.ndarray | None] | None:
     """16-bit PNG and TIFF, which Pillow would reduce to 8 bits; None for any other."""
     if data.startswith(b"\x89PNG") and (len(data) < 26 or data[24] != 16):
         return None
@@ -73,37 +88,46 @@ def _decode_deep(data: bytes) -> np.ndarray | None:
     if image is None or image.dtype != np.uint16:
         return None
     if image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2)
-    return np.ascontiguousarray(image[..., 2::-1])
+        return np.repeat(image[..., None], 3, axis=2), None
+    alpha = np.ascontiguousarray(image[..., 3]) if image.shape[2] == 4 else None
+    return np.ascontiguousarray(image[..., 2::-1]), alpha
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (height, width, 3) RGB uint8 or uint16; 16 bits survive in PNG and TIFF.
+def eight_bits(image: np.ndarray) -> np.ndarray:
+    """uint8 of uint8 or of full-range uint16."""
+    if image.dtype != np.uint16:
+        return image
+    return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
-    Raises OutputError.
+
+def write_image(path: Path, image: np.ndarray, alpha: np.ndarray | None = None, color: ColorInfo = _RGB) -> None:
+    """Write (height, width, 3) RGB uint8 or uint16; 16 bits survive in PNG and TIFF, HDR tags in PNG.
+
+    `alpha` (any size, same type) is enlarged to fit and kept in PNG, TIFF and WebP. Raises OutputError.
     """
     suffix = path.suffix.lower()
+    if alpha is not None and suffix in ALPHA_SUFFIXES:
+        alpha = cv2.resize(alpha, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
+        image = np.dstack([image, alpha])
     try:
         if image.dtype == np.uint16 and suffix in _DEEP_SUFFIXES:
-            done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
+            order = [2, 1, 0, 3][: image.shape[2]]
+            done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., order]))
             if not done:
                 raise OutputError(f"{show(path)}: cannot be encoded")
-            path.write_bytes(data.tobytes())
+            body = data.tobytes()
+            path.write_bytes(_tagged(body, color) if suffix == ".png" and color.hdr else body)
             return
-        if image.dtype == np.uint16:
-            image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         settings = {".png": {"compress_level": 3}, ".webp": {"lossless": True}}.get(suffix, {"quality": 95})
-        Image.fromarray(image).save(path, **settings)
+        Image.fromarray(eight_bits(image)).save(path, **settings)
     except (OSError, ValueError, cv2.error) as error:
         raise OutputError(f"{show(path)}: cannot be written ({one_line(error)})") from error
 
 
-def _has_alpha(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return image.has_transparency_data
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+def _tagged(png: bytes, color: ColorInfo) -> bytes:
+    """A PNG with a cICP chunk behind its IHDR (the first 33 bytes): primaries, transfer, RGB, full range."""
+    chunk = b"cICP" + bytes([color.primaries, color.transfer, 0, 1])
+    return png[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
 
 
 def probe_images(path: Path) -> MediaInfo:
@@ -112,9 +136,8 @@ def probe_images(path: Path) -> MediaInfo:
     Raises InputError.
     """
     frames = list_frames(path) if path.is_dir() else (path,)
-    first = read_image(frames[0])
+    first, alpha = read_picture(frames[0])
     height, width = first.shape[:2]
-    alpha = _has_alpha(frames[0])
     deep = first.dtype == np.uint16
     codec = frames[0].suffix.lower().lstrip(".")
     return MediaInfo(
@@ -129,7 +152,6 @@ def probe_images(path: Path) -> MediaInfo:
         container="image2",
         codec=codec,
         color=_RGB,
-        has_alpha=alpha,
+        has_alpha=alpha is not None,
         frames=frames,
-        notices=("transparency is not kept: the frames are restored over their own colours",) if alpha else (),
     )

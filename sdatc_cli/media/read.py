@@ -20,7 +20,7 @@ from sdatc_cli.media.color import Converter, is_rgb, resolve
 from sdatc_cli.media.container import MAX_PIXELS, one_line, open_input, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
-from sdatc_cli.media.images import read_image
+from sdatc_cli.media.images import read_picture
 from sdatc_cli.media.info import MediaInfo
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
@@ -32,7 +32,7 @@ class Frame:
     """One picture. `image` is (height, width, 3) RGB, uint8, or uint16 over its full range for sources over 8 bits.
 
     `pts` and `duration` count in `time_base` seconds; None for stills. `index` is the absolute index of the frame in
-    its input, whatever part of it is read. `name` is the file of a still.
+    its input, whatever part of it is read. `name` is the file of a still, `alpha` its opacity, (height, width).
     """
 
     image: np.ndarray
@@ -41,6 +41,7 @@ class Frame:
     index: int
     name: Path | None = None
     duration: int = 0
+    alpha: np.ndarray | None = None
 
 
 class FrameReader:
@@ -87,7 +88,7 @@ class FrameReader:
             if info.kind == "frames" and (time < self._start - 1e-9 or (self._end and time >= self._end - 1e-9)):
                 continue
             try:
-                image = read_image(path)
+                image, alpha = read_picture(path)
             except InputError as error:
                 self.damage.append(f"frame left out: {error}")
                 continue
@@ -96,7 +97,7 @@ class FrameReader:
                     f"{show(path)}: {image.shape[1]}x{image.shape[0]} pixels, but the first frame has "
                     f"{info.width}x{info.height}"
                 )
-            yield Frame(image, None, None, index, path)
+            yield Frame(image, None, None, index, path, alpha=alpha)
 
     def _video_frames(self) -> Iterator[Frame]:
         info = self.info
@@ -182,6 +183,9 @@ class _Source:
         deinterlacer = Deinterlacer(self._stream) if self._info.interlaced else None
         clock = _Clock(self._step)
         for frame in self._decoded(first):
+            if deinterlacer is None and frame is not None and frame.interlaced_frame:
+                deinterlacer = Deinterlacer(self._stream)
+                self._log.add("stretch of interlaced video begins: deinterlaced from there", self.seconds(frame.pts))
             for ready in deinterlacer.push(frame) if deinterlacer else [frame]:
                 if ready is not None:
                     yield ready, clock.time(ready)

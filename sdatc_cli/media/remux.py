@@ -28,7 +28,7 @@ STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "D
 _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
              "s302m", "pcm_bluray", "dvbsub", "dvb_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvb_teletext",
              "libzvbi_teletextdec", "h264", "hevc", "mpeg2video", "mpeg1video", "scte_35", "timed_id3"}  # fmt: skip
-_COVERS = {"matroska", "webm", "mp4", "mov"}
+_COVERS = {"matroska", "mp4"}  # MOV would silently drop them
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp", "tiff": "image/tiff",
              "webp": "image/webp"}  # fmt: skip
 _LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
@@ -42,8 +42,8 @@ def live_tags(metadata: dict[str, str]) -> dict[str, str]:
 def can_hold(stream: Stream, container: str) -> bool:
     """Whether a container takes a stream as it is, found by writing the header of a file with it alone."""
     info = stream_info(stream)
-    if info.cover:
-        return container in _COVERS
+    if (info.cover and container not in _COVERS) or (info.kind == "attachment" and container != "matroska"):
+        return False
     if container == "mpegts" and info.codec not in _TS_HOLDS:
         return False
     try:
@@ -129,7 +129,8 @@ class StreamCopier:
                 self._converters[stream.index] = converter
                 self.notices.append(f"{info} converted to {codec}, which {self._container} needs")
                 return
-        self.notices.append(f"{info} left out: {self._container} cannot hold it")
+        hint = "" if self._container == "matroska" else "; .mkv can"
+        self.notices.append(f"{info} left out: {self._container} cannot hold it{hint}")
 
     def begin(self) -> None:
         """Start reading; every stream of the output must have been added."""

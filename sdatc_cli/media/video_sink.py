@@ -21,6 +21,7 @@ from sdatc_cli.media.target import TargetFile
 
 _ROTATABLE = {"matroska", "webm", "mp4", "mov"}
 _RATE_ONLY = {"mpeg1video", "mpeg2video"}  # codecs that know no times, only a rate
+_SQUARE_ONLY = {"libsvtav1", "libaom-av1", "libvpx-vp9", "libvpx", "prores_ks", "prores", "mjpeg"}
 _FREE_RUNNING = {"mpegts", "mpeg"}  # containers whose clock starts anywhere
 
 
@@ -43,6 +44,8 @@ class VideoSink:
         self._format = container_format(out)
         self._plan = plan_encoder(options, self._format, info, width, height)
         self.notices += self._plan.notices
+        if info.has_alpha and info.kind != "video":
+            self.notices.append("transparency is not kept: the frames stand over their own colours; pictures keep it")
         rgb = is_rgb(info.pix_fmt)
         size = (width, height) if rgb or info.kind != "video" else (info.width, info.height)
         self._color = resolve(info.color, *size, rgb_source=rgb or info.kind != "video")
@@ -119,9 +122,15 @@ class VideoSink:
         if self._format == "avi":
             context.max_b_frames = 0  # AVI stores no presentation times
         if info.sample_aspect_ratio is not None:
-            context.sample_aspect_ratio = info.sample_aspect_ratio
+            self._set_aspect(context, info.sample_aspect_ratio)
         self._rotate(stream)
         return stream
+
+    def _set_aspect(self, context: Any, ratio: Fraction) -> None:
+        context.sample_aspect_ratio = ratio
+        if self._format not in ("mp4", "mov") and self._plan.codec in _SQUARE_ONLY:
+            shape = f"{ratio.numerator}:{ratio.denominator}"
+            self.notices.append(f"{self._plan.codec} in {self._format} cannot say that pixels are {shape}; .mp4 can")
 
     def _rotate(self, stream: Any) -> None:
         if self._info.display_matrix is None:
@@ -219,7 +228,8 @@ class VideoSink:
             self.abort()
             raise
         if self._repaired:
-            self.notices.append(f"{self._repaired} timestamps did not advance and were moved behind their predecessors")
+            why = "avi knows only a constant rate" if self._format == "avi" else "they did not advance"
+            self.notices.append(f"{self._repaired} frames were moved behind their predecessors: {why}")
         self._target.commit()
 
     def abort(self) -> None:

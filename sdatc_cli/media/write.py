@@ -8,7 +8,7 @@ import numpy as np
 from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoders import EncodeOptions
-from sdatc_cli.media.images import is_image, write_image
+from sdatc_cli.media.images import ALPHA_SUFFIXES, is_image, write_image
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import TargetFile, TargetFolder, check_target
@@ -84,7 +84,8 @@ class _FolderSink:
         self._count = 0
 
     def write(self, frame: Frame) -> None:
-        write_image(self._target.path / f"{frame.index:08d}.png", upright(frame.image, self._info))
+        path = self._target.path / f"{frame.index:08d}.png"
+        write_image(path, upright(frame.image, self._info), frame.alpha, self._info.color)
         self._count += 1
 
     def finish(self) -> None:
@@ -102,6 +103,11 @@ class _ImageSink:
 
     def __init__(self, out: Path, info: MediaInfo) -> None:
         self.notices = _left_out(info)
+        suffix = out.suffix.lower()
+        if info.color.hdr and suffix != ".png":
+            raise UsageError(f"the input is HDR ({info.color.hdr}) and {suffix} would wash it out; use .png or a video")
+        if info.has_alpha and suffix not in ALPHA_SUFFIXES:
+            self.notices.append(f"transparency is not kept: {suffix} cannot hold it; .png can")
         self._info = info
         self._target = TargetFile(out)
         self._count = 0
@@ -109,7 +115,7 @@ class _ImageSink:
     def write(self, frame: Frame) -> None:
         if self._count:
             raise UsageError(f"{show(self._target.out)}: an image cannot hold several frames; give a folder or video")
-        write_image(self._target.path, upright(frame.image, self._info))
+        write_image(self._target.path, upright(frame.image, self._info), frame.alpha, self._info.color)
         self._count = 1
 
     def finish(self) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdatc_cli.errors import InputError, OutputError
-from sdatc_cli.media.images import list_frames, read_image, write_image
+from sdatc_cli.errors import InputError, OutputError, UsageError
+from sdatc_cli.media.images import list_frames, read_image, read_picture, write_image
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import FrameReader
 from sdatc_cli.media.write import EncodeOptions, MediaWriter
@@ -58,7 +58,7 @@ def test_every_kind_of_image_is_read_as_rgb(mode, tmp_path):
     path = tmp_path / ("in.tif" if mode == "CMYK" else "in.png")
     image.save(path)
     assert read_image(path).shape == (24, 40, 3)
-    assert any("transparency" in n for n in probe(path).notices) == (mode in ("LA", "RGBA"))
+    assert probe(path).has_alpha == (mode in ("LA", "RGBA"))
 
 
 def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
@@ -141,3 +141,37 @@ def test_a_wrong_shape_is_a_mistake_of_the_caller(tmp_path):
         frame = next(iter(reader))
     with pytest.raises(ValueError, match="shape"), MediaWriter(tmp_path / "o.mkv", info, 96, 64, FAST, False) as writer:
         writer.write(replace(frame))
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_transparency_of_pictures_is_kept(ending, deep, tmp_path):
+    if deep and ending == "webp":
+        pytest.skip("WebP has 8 bits")
+    rgba = np.dstack([footage(1, 40, 24)[0], np.linspace(0, 255, 40, dtype=np.uint8)[None].repeat(24, 0)])
+    path = tmp_path / f"in.{ending}"
+    if deep:
+        cv2.imwrite(str(path), (rgba.astype(np.uint16) * 257)[..., [2, 1, 0, 3]])
+    else:
+        Image.fromarray(rgba).save(path, **({"lossless": True, "exact": True} if ending == "webp" else {}))
+    _, notices = convert(path, tmp_path / f"out.{ending}", scale=1)
+    image, alpha = read_picture(tmp_path / f"out.{ending}")
+    assert notices == [] and alpha is not None and image.dtype == (np.uint16 if deep else np.uint8)
+    assert (alpha == rgba[..., 3].astype(int) * (257 if deep else 1)).all()
+    convert(path, tmp_path / f"large.{ending}", scale=3)
+    _, alpha = read_picture(tmp_path / f"large.{ending}")
+    assert alpha is not None and alpha.shape == (72, 120)
+    for name in ("out.jpg", "out.mp4"):
+        _, notices = convert(path, tmp_path / name)
+        assert any("transparency" in n for n in notices)
+
+
+def test_hdr_pictures_are_tagged_or_refused(tmp_path):
+    setup = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
+    source = write_video(tmp_path / "in.mkv", footage(1, 96, 64), codec="ffv1", pix_fmt="yuv420p10le", setup=setup)
+    convert(source, tmp_path / "out.png")
+    assert b"cICP" + bytes([9, 16, 0, 1]) in (tmp_path / "out.png").read_bytes()
+    assert read_image(tmp_path / "out.png").dtype == np.uint16
+    with pytest.raises(UsageError, match="HDR"):
+        convert(source, tmp_path / "out.jpg")
+    assert leftovers(tmp_path, "in.mkv", "out.png") == []

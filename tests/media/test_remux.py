@@ -7,7 +7,8 @@ import av
 import pytest
 
 from sdatc_cli.media.probe import probe
-from tests.media.clips import VFR, convert, take_apart, times
+from sdatc_cli.media.write import EncodeOptions
+from tests.media.clips import FAST, VFR, convert, take_apart, times
 
 
 def test_matroska_keeps_every_stream_bit_for_bit(rich_mkv, tmp_path):
@@ -150,3 +151,15 @@ def test_names_with_odd_characters(rich_mkv, tmp_path):
         source.write_bytes(Path(rich_mkv).read_bytes())
         convert(source, tmp_path / name)
         assert len(times(tmp_path / name)) == len(VFR)
+
+
+@pytest.mark.parametrize(("ending", "left_out"), [("webm", 4), ("mov", 3), ("ts", 5), ("avi", 4), ("nut", 3)])
+def test_other_containers_name_what_they_leave_out(ending, left_out, rich_mkv, tmp_path):
+    options = EncodeOptions("libvpx-vp9") if ending == "webm" else FAST
+    _, notices = convert(rich_mkv, tmp_path / f"out.{ending}", options)
+    assert len([n for n in notices if "stream" in n and "left out" in n]) == left_out, notices
+    kept = [p for p in take_apart(tmp_path / f"out.{ending}") if p.kind not in ("data",)]
+    assert len(kept) == 7 - left_out
+    for new in kept:
+        old = [p for p in take_apart(rich_mkv) if p.codec == new.codec and p.kind == "audio"]
+        assert not old or [d for _, d in new.packets][-1] == [d for _, d in old[0].packets][-1] or ending == "ts"
