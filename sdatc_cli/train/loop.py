@@ -81,7 +81,7 @@ class Trainer:
     def __init__(self, stage: Stage, recipe: Recipe, limits: Limits, run: Path, seed: int, precision: str, tag: str):
         """`precision`: accelerate's "no" | "bf16" | "fp16". `tag` names the configuration a checkpoint belongs to."""
         self.stage, self.recipe, self.limits, self.run, self.seed, self.tag = stage, recipe, limits, run, seed, tag
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu())
         trainable = [p for p in stage.net.parameters() if p.requires_grad]
         self.ema = AveragedModel(stage.net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
         self.ema.to(self.accelerator.device)
@@ -205,6 +205,15 @@ class Trainer:
             self.judge_optimizer.step()
             result.terms["judge"] = loss.item()
         return result.terms
+
+
+def on_cpu() -> bool:
+    """Whether to train on the CPU: where asked for by `accelerate launch --cpu`, or where several processes have no GPU.
+
+    accelerate joins processes without a GPU only when it is told so.
+    """
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return asked or ("LOCAL_RANK" in os.environ and not torch.cuda.is_available())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sdatc_models.config import ModelConfig, base, from_json, lite, to_json
 from sdatc_models.restorer import Restorer
 
 from .batches import ClipSampler
-from .loop import CHECKPOINT, Limits, Progress, Trainer
+from .loop import CHECKPOINT, Limits, Progress, Trainer, on_cpu
 from .losses import ImageLoss, PerceptualLoss
 from .recipe import LITE, RECIPES, Recipe
 from .samples import SampleSheet
@@ -159,7 +159,7 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
 
     InputError for unusable shards, ModelError for unusable weights or a NaN loss, OutputError for the folder.
     """
-    rank, recipe = PartialState().process_index, plan.recipe
+    rank, recipe = PartialState(cpu=on_cpu()).process_index, plan.recipe
     sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank)
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)

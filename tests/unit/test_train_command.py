@@ -1,0 +1,228 @@
+"""`sdatc train` as a person uses it: prepare, run, go on, export, and every refusal in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sdatc_cli.app import run
+from sdatc_cli.errors import InputError, ModelError, OutputError, UsageError
+from sdatc_cli.train import run as runs
+from sdatc_cli.train.export import export
+from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, read_checkpoint
+from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, train_stage
+from sdatc_models import weights
+from sdatc_models.config import tiny
+from sdatc_models.restorer import RestoreOptions, Restorer
+from tests.unit.train_helpers import RECIPE, make_shards, photo_folder
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("command"))
+
+
+@pytest.fixture(autouse=True)
+def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lite's recipe at a size for tests, so that the command needs no VGG weights."""
+    monkeypatch.setattr(runs, "LITE", dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE))
+
+
+def call(*arguments: object) -> int:
+    return run(["train", *map(str, arguments)])
+
+
+def plan(shards: Path, folder: Path, steps: int = 3, **more: object) -> RunPlan:
+    return RunPlan("dcm", tiny(), RECIPE, shards, folder, Limits(steps, log_every=1), **more)  # type: ignore[arg-type]
+
+
+def quietly(plan: RunPlan) -> Trainer:
+    return train_stage(plan, lambda now: None, lambda line: None)
+
+
+def test_prepare_run_go_on_export_and_load(
+    tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards, folder, out = tmp_path / "shards", tmp_path / "run", tmp_path / "model"
+    photos = photo_folder(tmp_path / "photos")
+    assert call("prepare", "--photos", photos, "-o", shards, "--per-photo", 1, "--patch", 128) == 0
+    assert "1 shards, 0 sources left out" in capsys.readouterr().err
+    command = ("run", "--stage", "dcm", "-i", shards, "-o", folder, "--init", tiny_models["still"])
+    assert call(*command, "--steps", 3, "--batch", 1) == 0
+    assert f"next: sdatc train export {folder} -o MODEL_DIR" in capsys.readouterr().err
+    assert call(*command, "--steps", 5, "--batch", 1) == 0
+    assert "going on from step 3" in capsys.readouterr().err
+    assert [p.name for p in sorted((folder / "samples").iterdir())] == ["0000003.png", "0000005.png"]
+    table = tmp_path / "table.md"
+    table.write_text("| CRF | LPIPS |\n| --- | --- |\n| 25 | .4 |\n")
+    assert call("export", folder, "-o", out, "--table", table) == 0
+    assert table.read_text().strip() in (out / "README.md").read_text()
+    restored = weights.load(out).restore(torch.rand(1, 3, 16, 16), [0], RestoreOptions(steps=2))
+    assert torch.isfinite(restored).all()
+    averaged = read_checkpoint(folder / CHECKPOINT)["ema"]["module.restorer.dcm.conv_last.weight"]
+    loaded = weights.load(out).dcm.conv_last.weight
+    torch.testing.assert_close(loaded, averaged, rtol=1e-3, atol=1e-6)
+    assert loaded.abs().sum() > 0
+
+
+def test_sample_pictures_show_input_result_and_truth(shards: Path, tmp_path: Path) -> None:
+    quietly(plan(shards, tmp_path / "run", sample_minutes=0.0))
+    sheets = sorted((tmp_path / "run" / "samples").iterdir())
+    assert [p.stem for p in sheets] == ["0000001", "0000002", "0000003"]
+    assert Image.open(sheets[-1]).size == (3 * 64, 2 * 64)
+
+
+def test_going_on_equals_not_stopping(shards: Path, tmp_path: Path) -> None:
+    quietly(plan(shards, tmp_path / "whole", 4))
+    quietly(plan(shards, tmp_path / "parts", 2))
+    quietly(plan(shards, tmp_path / "parts", 4))
+    whole, parts = (read_checkpoint(tmp_path / name / CHECKPOINT)["net"] for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_new_model_gets_its_code_from_the_data(shards: Path, tmp_path: Path) -> None:
+    """The latents of the training data have unit spread from the start."""
+    from sdatc_cli.train.batches import ClipSampler
+
+    restorer = quietly(plan(shards, tmp_path / "run", 1)).stage.net.get_submodule("restorer")
+    assert isinstance(restorer, Restorer)
+    sampler = ClipSampler(shards, 8, 1, 64, seed=0)
+    latents = restorer.vae.encode(torch.cat([sampler.load(i).hr[:, 0] for i in range(8)]))
+    spread = latents.std((0, 2, 3))
+    assert spread.min() > 0.6 and spread.max() < 1.6
+
+
+def test_the_run_file_says_what_is_trained(shards: Path, tmp_path: Path) -> None:
+    quietly(plan(shards, tmp_path / "run", 1, seed=4))
+    config, content = read_run(tmp_path / "run")
+    assert config == tiny()
+    assert (content["stage"], content["seed"], content["recipe"]["lr"]) == ("dcm", 4, RECIPE.lr)
+
+
+def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_path: Path) -> None:
+    quietly(plan(shards, tmp_path, 1))
+    with pytest.raises(ModelError, match="belongs to another configuration"):
+        quietly(RunPlan("vae", tiny(), RECIPE, shards, tmp_path, Limits(2)))
+    with pytest.raises(UsageError, match="--config base: .* holds the configuration tiny"):
+        plan_run("dcm", "base", shards, tmp_path, None, 0, "no", None, Limits(2))
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (pick_precision("auto"), pick_precision("no"), pick_precision("bf16")) == ("no", "no", "bf16")
+    assert call("run", "--stage", "dcm", "-i", "x", "-o", "y", "--steps", 1, "--precision", "fp16") == 5
+
+
+def test_bad_command_lines(
+    shards: Path, tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = ("run", "--stage", "dcm", "-i", shards, "-o", tmp_path / "run")
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "run.json").write_text("{}")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cases = {
+        (*ready,): (2, "give --steps, --minutes, or both"),
+        (*ready, "--steps", 0): (2, "--steps 0"),
+        (*ready, "--minutes", -1): (2, "--minutes -1"),
+        (*ready, "--steps", 1, "--batch", 0): (2, "--batch 0"),
+        (*ready, "--steps", 1, "--init", tmp_path / "none"): (4, "no model"),
+        (*ready, "--steps", 1, "--init", tiny_models["still"], "--config", "lite"): (2, "holds the configuration tiny"),
+        ("run", "--stage", "best", "-i", shards, "-o", tmp_path): (2, "best"),
+        ("run", "--stage", "dcm", "-i", empty, "-o", tmp_path / "run", "--steps", 1): (3, "no shards in"),
+        ("run", "--stage", "dcm", "-i", shards, "-o", tmp_path / "file" / "run", "--steps", 1): (6, "cannot write to"),
+        ("prepare", "-o", tmp_path / "out"): (2, "give --photos, --videos, or both"),
+        ("prepare", "-o", tmp_path / "out", "--photos", empty): (3, "no photos or videos"),
+        ("prepare", "-o", tmp_path / "out", "--photos", empty, "--patch", 100): (2, "--patch 100"),
+        ("export", tmp_path / "nowhere", "-o", tmp_path / "m"): (4, "is no training run"),
+        ("export", tmp_path, "-o", tmp_path / "m"): (4, "is damaged"),
+    }
+    for arguments, (code, words) in cases.items():
+        assert call(*arguments) == code, arguments
+        error = capsys.readouterr().err.strip().splitlines()
+        assert len(error) == 1 and error[0].startswith("error: ") and words in error[0], (arguments, error)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+def test_export_refusals(shards: Path, tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    quietly(plan(shards, tmp_path / "run", 1))
+    out = tmp_path / "model"
+    export(tmp_path / "run", out, None, overwrite=False)
+    with pytest.raises(OutputError, match="already holds a model"):
+        export(tmp_path / "run", out, None, overwrite=False)
+    export(tmp_path / "run", out, None, overwrite=True)
+    with pytest.raises(InputError, match="cannot read the table"):
+        export(tmp_path / "run", tmp_path / "other", tmp_path / "none.md", overwrite=False)
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    content["config"]["unet"]["channels"] = [16, 16]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="does not fit"):
+        export(tmp_path / "run", tmp_path / "other", None, overwrite=False)
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    with pytest.raises(ModelError, match="holds no checkpoint yet"):
+        export(tmp_path / "run", tmp_path / "other", None, overwrite=False)
+    assert not (tmp_path / "other").exists()
+
+
+SCRIPT = """
+import sys, hashlib
+from pathlib import Path
+from tests.unit.train_helpers import CLIPS, adversarial
+from sdatc_cli.train.loop import Limits
+from sdatc_cli.train.run import RunPlan, train_stage
+from sdatc_models.config import tiny
+
+plan = RunPlan("decoder", tiny(), adversarial(CLIPS), Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), log_every=1))
+trainer = train_stage(plan, lambda now: print("step", now.step, flush=True), print)
+state = trainer.accelerator.unwrap_model(trainer.net).state_dict()
+digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
+print("digest", trainer.accelerator.process_index, trainer.accelerator.num_processes, digest, trainer.step, flush=True)
+"""
+
+
+def start(tmp_path: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    paths = os.pathsep.join([str(REPO / "models"), str(REPO)])
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(script), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
+    """With the discriminator: both end with the same weights, and one writes the log."""
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+    process = start(tmp_path, shards, tmp_path / "run", 3, launcher=launcher)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    ends = sorted(line.split()[1:] for line in out.splitlines() if line.startswith("digest"))
+    assert [end[:2] for end in ends] == [["0", "2"], ["1", "2"]]
+    assert ends[0][2] == ends[1][2]
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_ctrl_c_ends_a_run_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, shards, tmp_path / "run", 1000)
+    assert process.stdout is not None
+    while not (line := process.stdout.readline()).startswith("step 2"):
+        assert line, process.communicate()[1]
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    last = int(out.split()[-1])
+    assert 2 <= last < 1000, (out, time.monotonic() - began)
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == last
