@@ -15,7 +15,7 @@ PROFILE_LEAST = 120  # pixels of height
 INPUT, TRUTH = "input", "truth"
 
 
-def keep(folder: Path, images: Sequence[np.ndarray], frames: Sequence[int], wanted: Sequence[int]) -> None:
+def keep(folder: Path, images: Sequence[np.ndarray] | np.ndarray, frames: Sequence[int], wanted: Sequence[int]) -> None:
     """Writes still.webp, and loop.webp and profile.webp where frames follow each other without a gap.
 
     images: (H, W, 3) RGB uint8 of the indices `frames`; wanted: the indices that are scored, the still is their middle.
@@ -49,7 +49,7 @@ def middle(wanted: Sequence[int]) -> int:
     return wanted[len(wanted) // 2]
 
 
-def profile(images: Sequence[np.ndarray]) -> np.ndarray:
+def profile(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The middle row of each frame, one below the other, each repeated so that the picture can be seen."""
     rows = np.stack([image[image.shape[0] // 2] for image in images])
     return np.repeat(rows, max(1, -(-PROFILE_LEAST // len(images))), axis=0)

@@ -1,7 +1,8 @@
 """A benchmark run: compress, restore, score, clip by clip; what was done before is not done again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,12 @@ from sdatc_cli.errors import SdatcError, UsageError
 from . import library, pictures
 from .datasets import Clip, Dataset
 from .inputs import Compressed, compress, recipe_for
-from .meter import Meter
 from .methods import Job, Method, slug
 from .scoring import Plan, RawVideo, Scores
-from .worker import Scorer
+from .worker import Child, load_method, restore, score, warm_up
 from .workspace import Unit, Workspace, export_png
 
+PROCESSES = 3  # of methods that are kept for the next clip
 QUICK = 5  # with at most so many frames a clip, the default metrics look at VGG16 only for the middle one
 
 Progress = Callable[[int, int | None], None]
@@ -80,6 +81,7 @@ class Run:
         self.report_progress, self.notice = progress, notice
         self.outcome = Outcome()
         self.loaded: set[str] = set()
+        self.children: dict[str, Child] = {}
         self.done = 0
         counts = [clip.frames or settings.frames or 0 for clip in settings.dataset.clips]
         lengths = [min(count, settings.frames or count) for count in counts]
@@ -89,7 +91,8 @@ class Run:
         """Runs everything. Raises what a bad input raises; finished units stay in the workspace."""
         overlap = all(method.device.startswith(("cuda", "vulkan")) for method in self.settings.methods if method.timed)
         waiting: list[_Pending] = []
-        with Scorer(self.settings.names, self.settings.score_device, self._advance) as scorer:
+        with Child("scoring", self._advance) as scorer, self._children():
+            scorer.submit(warm_up, self.settings.names, self.settings.score_device)
             for clip in self.settings.dataset.clips:
                 waiting += self._restore_clip(clip, scorer)
                 while waiting and (not overlap or len(waiting) > 1):
@@ -99,6 +102,18 @@ class Run:
         if "fid" in self.settings.names:
             self._score_sets()
         return self.outcome
+
+    @contextmanager
+    def _children(self) -> Iterator[None]:
+        """Ends the methods' processes, at once if something went wrong."""
+        try:
+            yield
+        except BaseException:
+            for child in self.children.values():
+                child.close(at_once=True)
+            raise
+        for child in self.children.values():
+            child.close()
 
     def _score_sets(self) -> None:
         """FID, which compares all frames of all clips at once."""
@@ -116,7 +131,7 @@ class Run:
         self.done += count
         self.report_progress(self.done, max(self.total, self.done))
 
-    def _restore_clip(self, clip: Clip, scorer: Scorer) -> list[_Pending]:
+    def _restore_clip(self, clip: Clip, scorer: Child) -> list[_Pending]:
         """Restores what is missing of one clip and starts its scoring; nothing is returned if nothing was missing."""
         truth = clip.read(self.settings.frames)
         digest = clip.digest()
@@ -134,12 +149,10 @@ class Run:
         if not units:
             self._advance(len(truth))
             return []
-        raw = RawVideo.write(
-            self.workspace.folder / "raw" / f"{Unit(pictures.TRUTH, clip.name, 0).stem}.rgb", truth, range(len(truth))
-        )
+        raw = RawVideo.write(self.workspace.raw(Unit(pictures.TRUTH, clip.name, 0)), truth, range(len(truth)))
         if self.settings.save_frames:
             export_png(self.workspace.folder / "frames" / pictures.TRUTH / clip.name, truth, range(len(truth)))
-        future = scorer.submit(raw, [video for _, _, video, _ in units], self._plan(len(truth)))
+        future = scorer.submit(score, raw, [video for _, _, video, _ in units], self._plan(len(truth)))
         return [_Pending(clip, raw, units, future)]
 
     def _wanted(self, count: int) -> tuple[int, ...]:
@@ -154,7 +167,7 @@ class Run:
         """A unit that must be scored, or None when its scores are there already."""
         unit = Unit(method.name, job.clip, job.crf)
         if method.name not in self.loaded:
-            method.load()
+            self._child(method)  # settings are complete once its weights are read
             self.loaded.add(method.name)
         plan = self._plan(len(truth))
         fingerprint = {
@@ -176,27 +189,36 @@ class Run:
             return unit, fingerprint, *kept
         return unit, fingerprint, *self._restore(method, unit, job, fingerprint, len(truth))
 
+    def _child(self, method: Method) -> Child:
+        """The method's process, its weights read; not more than PROCESSES are kept."""
+        child = self.children.pop(method.name, None)
+        if child is None:
+            while len(self.children) >= PROCESSES:
+                self.children.pop(next(iter(self.children))).close()
+            child = Child(f"method {method.name}", self._advance)
+            self.children[method.name] = child
+            method.settings.update(child.call(load_method, method))
+        self.children[method.name] = child
+        return child
+
     def _restore(
         self, method: Method, unit: Unit, job: Job, fingerprint: dict[str, Any], count: int
     ) -> tuple[RawVideo, dict[str, Any]]:
-        meter = Meter(method.device)
-        images: dict[int, np.ndarray] = {}
-        for index, image in meter.over(method.restore(job)):
-            images[index] = image
-            self._advance()
-        self._advance(count - len(images))
+        before = self.done
+        restored = self._child(method).call(restore, job, self.workspace.raw(unit))
+        self._advance(count - (self.done - before))
         speed = {"device": method.device, "dtype": method.dtype}
         if method.timed:
-            speed |= {"seconds": meter.seconds, "frames": meter.count, "peak_bytes": meter.peak_bytes}
-        frames = sorted(images)
-        restored = [images[index] for index in frames]
+            speed |= {"seconds": restored.seconds, "frames": restored.count, "peak_bytes": restored.peak_bytes}
+        video = restored.video
         if self.workspace.kept:
-            pictures.keep(self.workspace.pictures / unit.stem, restored, frames, job.wanted)
+            pictures.keep(self.workspace.pictures / unit.stem, video.pixels(), video.frames, job.wanted)
         if self.settings.save_frames:
-            export_png(self.workspace.folder / "frames" / unit.stem, restored, frames)
-        return self.workspace.save_frames(unit, fingerprint, restored, frames, speed), speed
+            export_png(self.workspace.folder / "frames" / unit.stem, video.pixels(), video.frames)
+        self.workspace.note_frames(unit, fingerprint, video, speed)
+        return video, speed
 
-    def _collect(self, pending: _Pending, scorer: Scorer) -> None:
+    def _collect(self, pending: _Pending, scorer: Child) -> None:
         """Waits for a clip's scores and stores them."""
         own, *scores = scorer.result(pending.future)
         for (unit, fingerprint, video, speed), found in zip(pending.units, scores, strict=True):

@@ -53,8 +53,8 @@ class Workspace:
 
     def load_frames(self, unit: Unit, fingerprint: dict[str, Any]) -> tuple[RawVideo, dict[str, Any]] | None:
         """Restored frames that an interrupted run left, with the speed they were restored at."""
-        stored = read_json(self.folder / "raw" / f"{unit.stem}.json")
-        path = self.folder / "raw" / f"{unit.stem}.rgb"
+        path = self.raw(unit)
+        stored = read_json(path.with_suffix(".json"))
         if not stored or stored.get("fingerprint") != plain(fingerprint) or not path.is_file():
             return None
         video = RawVideo(path, tuple(stored["frames"]), stored["height"], stored["width"])
@@ -62,30 +62,26 @@ class Workspace:
             return None
         return video, stored["speed"]
 
-    def save_frames(
-        self,
-        unit: Unit,
-        fingerprint: dict[str, Any],
-        images: Sequence[np.ndarray],
-        frames: Sequence[int],
-        speed: dict[str, Any],
-    ) -> RawVideo:
-        video = RawVideo.write(self.folder / "raw" / f"{unit.stem}.rgb", images, frames)
+    def raw(self, unit: Unit) -> Path:
+        """Where the frames of a unit wait for scoring."""
+        return self.folder / "raw" / f"{unit.stem}.rgb"
+
+    def note_frames(self, unit: Unit, fingerprint: dict[str, Any], video: RawVideo, speed: dict[str, Any]) -> None:
+        """Tells a resumed run that the frames at `raw(unit)` are whole, and how they were made."""
         told = {**asdict(video), "path": None, "speed": speed, "fingerprint": fingerprint}
-        write_json(self.folder / "raw" / f"{unit.stem}.json", told)
-        return video
+        write_json(self.raw(unit).with_suffix(".json"), told)
 
     def drop_frames(self, unit: Unit) -> None:
         """Frees the disk of frames that are scored."""
         for suffix in (".json", ".rgb"):
-            (self.folder / "raw" / f"{unit.stem}{suffix}").unlink(missing_ok=True)
+            self.raw(unit).with_suffix(suffix).unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Removes what only a resumed run would need."""
         shutil.rmtree(self.folder / "raw", ignore_errors=True)
 
 
-def export_png(folder: Path, images: Sequence[np.ndarray], frames: Sequence[int]) -> None:
+def export_png(folder: Path, images: Sequence[np.ndarray] | np.ndarray, frames: Sequence[int]) -> None:
     """Writes frames as 00000000.png, ... named by their index."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, image in zip(frames, images, strict=True):

@@ -122,7 +122,8 @@ def test_restored_frames_of_an_interrupted_run_are_scored(clips: Path, tmp_path:
     workspace = Workspace(tmp_path, kept=True)
     unit = Unit("sdatc:steps=2", "left", 25)
     images = [texture(16, 24, k) for k in range(3)]
-    workspace.save_frames(unit, {"a": (1, 2)}, images, [0, 1, 2], {"seconds": 3.0})
+    written = scoring.RawVideo.write(workspace.raw(unit), images, [0, 1, 2])
+    workspace.note_frames(unit, {"a": (1, 2)}, written, {"seconds": 3.0})
     video, speed = workspace.load_frames(unit, {"a": (1, 2)}) or (None, None)
     assert video is not None and np.array_equal(video.pixels(), images) and speed == {"seconds": 3.0}
     assert workspace.load_frames(unit, {"a": (1, 3)}) is None, "restored in another way"
