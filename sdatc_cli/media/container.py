@@ -5,7 +5,7 @@ from typing import Any
 
 import av
 import av.error
-from av.container import InputContainer
+from av.container import Flags, InputContainer
 
 from sdatc_cli.errors import InputError
 
@@ -74,4 +74,5 @@ def open_input(path: Path, **options: Any) -> InputContainer:
         )
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(f"{show(path)}: not a video or damaged beyond reading ({one_line(error)})") from error
+    container.flags &= ~Flags.gen_pts.value  # invented presentation times are wrong for H.264 in AVI
     return container

@@ -166,6 +166,8 @@ class _Source:
         self.count = 0  # frames decoded or skipped
         self.discarded = 0  # packets that an edit list hides
         self.complete = False
+        self._first_dts: int | None = None
+        self._unstamped = False
         self._seen: list[int] = []  # timestamps of packets, kept until the first frame is out
         rate = info.frame_rate or Fraction(25)
         self._step = max(round(1 / rate / self.time_base), 1)
@@ -175,7 +177,9 @@ class _Source:
         return None if pts is None else float(pts * self.time_base) - self._info.start_time
 
     def rank(self, pts: int) -> int:
-        """How many frames of the stream come before this timestamp."""
+        """How many frames of the stream come before this timestamp; none where packets have no times to skip by."""
+        if self._unstamped:
+            return 0
         return sum(other < pts for other in self._seen)
 
     def frames(self, first: int | None) -> Iterator[tuple[VideoFrame, int]]:
@@ -188,7 +192,7 @@ class _Source:
                 self._log.add("stretch of interlaced video begins: deinterlaced from there", self.seconds(frame.pts))
             for ready in deinterlacer.push(frame) if deinterlacer else [frame]:
                 if ready is not None:
-                    yield ready, clock.time(ready)
+                    yield ready, clock.time(ready, self._first_dts)
         self.complete = True
 
     def _decoded(self, first: int | None) -> Iterator[VideoFrame | None]:
@@ -200,6 +204,9 @@ class _Source:
             if first is not None and not self.count and packet.pts is not None and not packet.is_discard:
                 self._seen.append(packet.pts)
             self.discarded += packet.is_discard
+            self._unstamped |= packet.pts is None and not flush
+            if self._first_dts is None:
+                self._first_dts = packet.dts
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -263,9 +270,10 @@ class _Clock:
         self._last: int | None = None
         self._last_pts = self._last_dts = -(1 << 62)
         self._bad_pts = self._bad_dts = 0
+        self._ahead: int | None = None
 
-    def time(self, frame: VideoFrame) -> int:
-        """Timestamp of the next frame."""
+    def time(self, frame: VideoFrame, first_dts: int | None) -> int:
+        """Timestamp of the next frame; `first_dts` is when the decoder began, some frames before it gave any."""
         pts, dts = (value if value is not None and abs(value) < 1 << 60 else None for value in (frame.pts, frame.dts))
         if dts is not None:
             self._bad_dts += dts <= self._last_dts
@@ -273,6 +281,12 @@ class _Clock:
         if pts is not None:
             self._bad_pts += pts <= self._last_pts
             self._last_pts = pts
+        else:
+            self._bad_pts += 1
+        if dts is not None:
+            if self._ahead is None:
+                self._ahead = dts - first_dts if first_dts is not None and pts is None else 0
+            dts -= self._ahead
         chosen = pts if pts is not None and (dts is None or self._bad_pts <= self._bad_dts) else dts
         if chosen is None:
             chosen = 0 if self._last is None else self._last + self._step

@@ -218,6 +218,18 @@ def test_a_part_has_the_frames_and_indices_of_the_whole(ending, tmp_path):
         assert reader.damage == []
 
 
+@pytest.mark.parametrize("how", [["-c:v", "mpeg4", "-bf", "2"], ["-c:v", "libx264", "-bf", "3"], ["-c:v", "mjpeg"]])
+def test_avi_with_reordered_frames_begins_with_its_sound(how, plain, tmp_path, ffmpeg):
+    """AVI stores no presentation times; those that FFmpeg invents are up to the reordering late."""
+    source = tmp_path / "in.avi"
+    ffmpeg("-i", plain, *how, source)
+    _, whole, _ = read_all(source)
+    assert [f.pts for f in whole] == list(range(12))
+    _, part, _ = read_all(source, start=0.2, duration=0.2)
+    assert [(f.index, f.pts) for f in part] == [(i, i) for i in range(5, 10)]
+    assert all((a.image == whole[a.index].image).all() for a in part)
+
+
 stamps = st.lists(st.integers(1, 400), min_size=1, max_size=12)
 
 
