@@ -16,7 +16,7 @@ train = typer.Typer(
     name="train",
     help="Trains the networks on your own photos and videos.",
     epilog="Order: prepare, then run --stage dcm, diffusion and decoder, each from the model exported before it. "
-    "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (without a GPU: torchrun -m sdatc_cli ...).",
+    "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (on CPUs: torchrun -m sdatc_cli ...).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -102,9 +102,8 @@ def run(
     from sdatc_cli.train.loop import Limits, on_cpu
     from sdatc_cli.train.run import plan_run, train_stage
 
-    plan = plan_run(
-        stage, config, shards, out, init, seed, precision, batch, Limits(steps, minutes, log_every=min(20, steps or 20))
-    )
+    limits = Limits(steps, minutes, log_every=min(20, steps or 20))
+    plan = plan_run(stage, config, shards, out, init, seed, precision, batch, limits)
     terminal = output.Terminal(quiet or PartialState(cpu=on_cpu()).process_index > 0)
     with terminal.showing(f"training {stage}", "steps"):
         trainer = train_stage(plan, lambda now: show(terminal, plan, now), terminal.notice)

@@ -208,7 +208,7 @@ class Trainer:
 
 
 def on_cpu() -> bool:
-    """Whether to train on the CPU: where asked for by `accelerate launch --cpu`, or where several processes have no GPU.
+    """Whether to train on the CPU: when `accelerate launch --cpu` says so, or when several processes have no GPU.
 
     accelerate joins processes without a GPU only when it is told so.
     """

@@ -128,7 +128,7 @@ def plan_run(
     return RunPlan(stage, config, recipe, shards, run, limits, init, seed, pick_precision(precision))
 
 
-def fit_code(restorer: Restorer, sampler: ClipSampler, patches: int = CODE_PATCHES) -> None:
+def fit_code(restorer: Restorer, sampler: ClipSampler, patches: int) -> None:
     """Set a linear autoencoder's code by the principal components of so many patches from the training data."""
     patch = restorer.vae.patch
     if patch is None:
@@ -150,7 +150,8 @@ def _model(plan: RunPlan, resuming: bool) -> Restorer:
     restorer = Restorer(plan.config)
     if not resuming:
         recipe = plan.recipe
-        fit_code(restorer, ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed))
+        sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed)
+        fit_code(restorer, sampler, CODE_PATCHES)
     return restorer
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lite's recipe at a size for tests, so that the command needs no VGG weights."""
+    """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
+    monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
     monkeypatch.setattr(runs, "LITE", dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE))
 
 
@@ -112,7 +112,7 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
     quietly(plan(shards, tmp_path, 1))
     with pytest.raises(ModelError, match="belongs to another configuration"):
         quietly(RunPlan("vae", tiny(), RECIPE, shards, tmp_path, Limits(2)))
-    with pytest.raises(UsageError, match="--config base: .* holds the configuration tiny"):
+    with pytest.raises(UsageError, match=r"--config base: .* holds the configuration tiny"):
         plan_run("dcm", "base", shards, tmp_path, None, 0, "no", None, Limits(2))
 
 
@@ -176,12 +176,15 @@ def test_export_refusals(shards: Path, tmp_path: Path, tiny_models: dict[str, Pa
 SCRIPT = """
 import sys, hashlib
 from pathlib import Path
+from sdatc_cli.train import run as runs
 from tests.unit.train_helpers import CLIPS, adversarial
 from sdatc_cli.train.loop import Limits
 from sdatc_cli.train.run import RunPlan, train_stage
 from sdatc_models.config import tiny
 
-plan = RunPlan("decoder", tiny(), adversarial(CLIPS), Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), log_every=1))
+runs.CODE_PATCHES = 2000
+shards, run, limits = Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), log_every=1)
+plan = RunPlan("decoder", tiny(), adversarial(CLIPS), shards, run, limits)
 trainer = train_stage(plan, lambda now: print("step", now.step, flush=True), print)
 state = trainer.accelerator.unwrap_model(trainer.net).state_dict()
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
@@ -202,27 +205,35 @@ def start(tmp_path: Path, *arguments: object, launcher: tuple[str, ...] = ()) ->
     )
 
 
+def finish(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """stdout and stderr to the end; a process that hangs is asked to end, and the test fails."""
+    try:
+        return process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        raise
+
+
 def test_two_processes_train_one_model(shards: Path, tmp_path: Path) -> None:
     """With the discriminator: both end with the same weights, and one writes the log."""
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
-    process = start(tmp_path, shards, tmp_path / "run", 3, launcher=launcher)
-    out, errors = process.communicate(timeout=240)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start(tmp_path, shards, tmp_path / "run", 2, launcher=launcher)
+    out, errors = finish(process)
     assert process.returncode == 0, errors
     ends = sorted(line.split()[1:] for line in out.splitlines() if line.startswith("digest"))
     assert [end[:2] for end in ends] == [["0", "2"], ["1", "2"]]
     assert ends[0][2] == ends[1][2]
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
 
 
 def test_ctrl_c_ends_a_run_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
     process = start(tmp_path, shards, tmp_path / "run", 1000)
     assert process.stdout is not None
     while not (line := process.stdout.readline()).startswith("step 2"):
-        assert line, process.communicate()[1]
+        assert line, finish(process)[1]
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    out, errors = process.communicate(timeout=120)
+    out, errors = finish(process)
     assert process.returncode == 0, errors
     last = int(out.split()[-1])
-    assert 2 <= last < 1000, (out, time.monotonic() - began)
+    assert 2 <= last < 1000, out
     assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == last
