@@ -89,7 +89,13 @@ class VideoSink:
         return base
 
     def _container_options(self) -> dict[str, str]:
-        """MP4 counts the time before the first frame in a clock of its own: let it be as fine as the frames'."""
+        """Keep the muxer from moving frames.
+
+        AVI counts in whole frames: shifted by the priming of its sound, the video would get a hole. MP4 counts the time
+        before the first frame in a clock of its own: let it be as fine as the frames'.
+        """
+        if self._format == "avi":
+            return {"avoid_negative_ts": "disabled"}
         if self._format not in ("mp4", "mov"):
             return {}
         scale = self._base.denominator
