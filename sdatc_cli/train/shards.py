@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from sdatc_cli.errors import InputError, OutputError
 
@@ -29,6 +29,15 @@ class ClipPair:
     lq: np.ndarray
 
 
+def _serialize(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """A safetensors file. The library writes its header in random order; sorted, the same data give the same file."""
+    content = save(tensors, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
 def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]) -> None:
     """Write beside and rename, so that a shard under its final name is whole. OutputError when that fails."""
     jpegs = [cv2.imencode(".jpg", f[..., ::-1], JPEG)[1].ravel() for pair in pairs for f in pair.hr]
@@ -39,9 +48,9 @@ def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]
     }
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, {"version": VERSION, "recipe": json.dumps(recipe)})
+        partial.write_bytes(_serialize(tensors, {"version": VERSION, "recipe": json.dumps(recipe)}))
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error}; free some space and run the same command again") from error
 

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from sdatc_cli.errors import InputError, OutputError
-from sdatc_cli.train import shards as shard_files
 from sdatc_cli.train.batches import ClipSampler
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, prepare
@@ -129,12 +128,13 @@ def test_a_damaged_picture_is_named(made: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensors: object, path: Path, metadata: object) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shard_files, "save_file", full)
     photos = photo_folder(tmp_path / "photos")
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert "No space left" in refusal(photos, None, tmp_path / "out", PLAN, ignore)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -41,7 +41,8 @@ def test_a_few_steps_lower_the_loss(name: StageName, shards: Path, tmp_path: Pat
     stage = make_stage(name, shards)
     batch = batch_of(stage, shards)
     before = loss_of(stage, batch)
-    make_trainer(stage, tmp_path, Limits(steps=12 if name == "decoder" else 20)).train(repeat(batch), ignore)
+    steps = {"decoder": 12, "dcm": 60}.get(name, 20)
+    make_trainer(stage, tmp_path, Limits(steps=steps)).train(repeat(batch), ignore)
     after = loss_of(stage, batch)
     assert after < 0.97 * before
 
