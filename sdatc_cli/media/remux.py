@@ -18,6 +18,7 @@ from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, open_input
 from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
+from sdatc_cli.media.sound import SoundConverter, sound_codec
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one.
@@ -31,6 +32,7 @@ _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", 
 _COVERS = {"matroska", "mp4"}  # MOV would silently drop them
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp", "tiff": "image/tiff",
              "webp": "image/webp"}  # fmt: skip
+_QUICKTIME_LANGUAGES = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb"}
 _LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
 
 
@@ -64,11 +66,13 @@ def _add(output: OutputContainer, stream: Stream) -> Stream:
         name, mime = stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream"
         return output.add_attachment(name, mime, stream.data)
     copy: Any = output.add_stream_from_template(stream, opaque=True)  # type: ignore[arg-type]
-    return _label(copy, stream)
+    return _label(copy, stream, output.format.name)
 
 
-def _label(copy: Any, stream: Stream) -> Stream:
+def _label(copy: Any, stream: Stream, container: str = "") -> Stream:
     copy.metadata.update(live_tags(stream.metadata) if isinstance(stream, VideoStream) else stream.metadata)
+    if container == "mov" and stream.language in _QUICKTIME_LANGUAGES:
+        copy.metadata["language"] = _QUICKTIME_LANGUAGES[stream.language]
     copy.disposition = stream.disposition
     return copy
 
@@ -94,7 +98,7 @@ class StreamCopier:
         self._end = None if end is None else info.start_time + end
         self._output: OutputContainer | None = None
         self._copies: dict[int, Stream] = {}
-        self._converters: dict[int, TextConverter] = {}
+        self._converters: dict[int, TextConverter | SoundConverter] = {}
         self._last_dts: dict[int, int] = {}
         self._failed: dict[int, int] = {}
         self._packets: Iterator[Packet] = iter(())
@@ -121,13 +125,14 @@ class StreamCopier:
         if can_hold(stream, self._container):
             self._copies[stream.index] = _add(output, stream)
             return
-        codec = text_codec(stream, self._container)
+        text, sound = text_codec(stream, self._container), sound_codec(stream, self._container)
+        codec = text or sound
         if codec is not None:
             with contextlib.suppress(av.error.FFmpegError, ValueError):
-                converter = TextConverter(stream, output, codec)
-                self._copies[stream.index] = _label(converter.stream, stream)
+                converter = (TextConverter if text else SoundConverter)(stream, output, codec)
+                self._copies[stream.index] = _label(converter.stream, stream, self._container)
                 self._converters[stream.index] = converter
-                self.notices.append(f"{info} converted to {codec}, which {self._container} needs")
+                self.notices.append(f"{info} converted to {codec}: {self._container} cannot hold it as it is")
                 return
         hint = "" if self._container == "matroska" else "; .mkv can"
         self.notices.append(f"{info} left out: {self._container} cannot hold it{hint}")
@@ -147,12 +152,23 @@ class StreamCopier:
                 self._held = self._next()
             packet = self._held
             if packet is None:
+                if until is None:
+                    self._finish_converters()
                 return
             time = self._time(packet)
             if until is not None and time is not None and time - self._shift > until:
                 return
             self._held = None
             self._copy(packet)
+
+    def _finish_converters(self) -> None:
+        """What converters hold back; their input has ended."""
+        assert self._output is not None
+        for index, converter in self._converters.items():
+            for ready in converter.finish():
+                ready.stream = self._copies[index]
+                self._output.mux(ready)
+        self._converters = {}
 
     def close(self) -> None:
         """Let go of the input and sum up what could not be copied."""
@@ -206,13 +222,10 @@ class StreamCopier:
         self._retime(packet, index)
         assert self._output is not None
         try:
-            if index in self._converters:
-                converted = self._converters[index].convert(packet)
-                if converted is None:
-                    return
-                packet = converted
-            packet.stream = self._copies[index]
-            self._output.mux(packet)
+            converter = self._converters.get(index)
+            for ready in converter.convert(packet) if converter else [packet]:
+                ready.stream = self._copies[index]
+                self._output.mux(ready)
         except av.error.OSError as error:
             raise OutputError(f"the output cannot be written ({one_line(error)})") from error
         except (av.error.FFmpegError, ValueError):

@@ -36,15 +36,19 @@ class TextConverter:
         self.stream.time_base = stream.time_base
         context.open(strict=False)
 
-    def convert(self, packet: Packet) -> Packet | None:
-        """The packet in the other codec, with the same times; None if nothing of it is text.
+    def convert(self, packet: Packet) -> list[Packet]:
+        """The packet in the other codec, with the same times; none if nothing of it is text.
 
         Raises av.error.FFmpegError.
         """
         found = self._decoder.decode2(packet)
         if found is None or not len(found):
-            return None
+            return []
         converted = self.stream.codec_context.encode_subtitle(found)
         converted.time_base = packet.time_base
         converted.pts, converted.dts, converted.duration = packet.pts, packet.dts, packet.duration
-        return converted
+        return [converted]
+
+    def finish(self) -> list[Packet]:
+        """Nothing is held back."""
+        return []

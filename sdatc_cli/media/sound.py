@@ -1,0 +1,64 @@
+"""Sound from one codec to another, only where the output's container cannot hold it as it is."""
+
+from fractions import Fraction
+from typing import Any
+
+from av.audio.resampler import AudioResampler
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+# Without loss where the container has such a codec that players know.
+_CODECS = {"matroska": "flac", "nut": "flac", "mov": "alac", "mp4": "aac", "mpegts": "aac", "webm": "libopus",
+           "avi": "pcm_s16le"}  # fmt: skip
+_BITS_PER_CHANNEL = 96_000  # a second, for the lossy ones
+_FINE = ("s32", "s32p", "dbl", "dblp")
+
+
+def sound_codec(stream: Stream, container: str) -> str | None:
+    """The codec a sound track can be converted to for a container; None if it cannot be decoded."""
+    if stream.type != "audio" or stream.codec_context is None:
+        return None
+    return _CODECS.get(container)
+
+
+class SoundConverter:
+    """One sound track on its way into another codec, with its times and channels."""
+
+    def __init__(self, stream: Stream, output: OutputContainer, codec: str) -> None:
+        """Adds the track to `output`. Raises av.error.FFmpegError or ValueError if this FFmpeg cannot convert it."""
+        source: Any = stream.codec_context
+        rate = 48_000 if codec == "libopus" else source.sample_rate
+        self.stream: Any = output.add_stream(codec, rate=rate)
+        context = self.stream.codec_context
+        context.layout = source.layout.name
+        if codec in ("flac", "alac"):
+            planar = "p" if codec == "alac" else ""
+            context.format = ("s32" if source.format.name in _FINE else "s16") + planar
+        if codec in ("aac", "libopus"):
+            context.bit_rate = _BITS_PER_CHANNEL * source.layout.nb_channels
+        context.time_base = self._base = Fraction(1, rate)
+        context.open(strict=False)
+        self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size or None)
+        self._next = 0
+
+    def convert(self, packet: Packet) -> list[Packet]:
+        """Packets in the other codec that are ready after this one.
+
+        Raises av.error.FFmpegError.
+        """
+        return [ready for frame in packet.decode() for ready in self._encode(frame)]
+
+    def finish(self) -> list[Packet]:
+        """The last packets."""
+        return [*self._encode(None), *self._encoded(None)]
+
+    def _encode(self, frame: Any) -> list[Packet]:
+        return [ready for whole in self._resampler.resample(frame) for ready in self._encoded(whole)]
+
+    def _encoded(self, frame: Any) -> list[Packet]:
+        if frame is not None:
+            if frame.pts is None or frame.pts < self._next:  # the decoder lost count: go on behind the last sample
+                frame.pts, frame.time_base = self._next, self._base
+            self._next = frame.pts + frame.samples
+        return self.stream.codec_context.encode(frame)
