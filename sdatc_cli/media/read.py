@@ -211,11 +211,11 @@ class _Source:
                 frames = packet.decode()
             except av.error.EOFError:
                 break
-            except (av.error.FFmpegError, ValueError, MemoryError):
+            except (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError):
                 self._log.add("packets could not be decoded", self.seconds(packet.pts or packet.dts))
                 continue
             yield from self._counted(frames)
-        with contextlib.suppress(av.error.FFmpegError, ValueError, MemoryError):
+        with contextlib.suppress(av.error.FFmpegError, ValueError, ArithmeticError, MemoryError):
             yield from self._counted(self._stream.decode(None))
         yield None
 

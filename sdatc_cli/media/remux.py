@@ -56,7 +56,7 @@ def can_hold(stream: Stream, container: str) -> bool:
         finally:
             with contextlib.suppress(av.error.FFmpegError, ValueError):
                 scratch.close()
-    except (av.error.FFmpegError, ValueError, TypeError, OverflowError):
+    except (av.error.FFmpegError, ValueError, TypeError, ArithmeticError):
         return False
     return True
 
@@ -128,8 +128,12 @@ class StreamCopier:
         text, sound = text_codec(stream, self._container), sound_codec(stream, self._container)
         codec = text or sound
         if codec is not None:
-            with contextlib.suppress(av.error.FFmpegError, ValueError):
-                converter = (TextConverter if text else SoundConverter)(stream, output, codec)
+            kind = TextConverter if text else SoundConverter
+            with contextlib.suppress(av.error.FFmpegError, ValueError, ArithmeticError):
+                with av.open(BytesIO(), "w", format=self._container) as scratch:  # a failure would spoil the output
+                    kind(stream, scratch, codec)
+                    scratch.start_encoding()
+                converter = kind(stream, output, codec)
                 self._copies[stream.index] = _label(converter.stream, stream, self._container)
                 self._converters[stream.index] = converter
                 self.notices.append(f"{info} converted to {codec}: {self._container} cannot hold it as it is")
@@ -219,16 +223,16 @@ class StreamCopier:
 
     def _copy(self, packet: Packet) -> None:
         index = packet.stream.index
-        self._retime(packet, index)
         assert self._output is not None
         try:
+            self._retime(packet, index)
             converter = self._converters.get(index)
             for ready in converter.convert(packet) if converter else [packet]:
                 ready.stream = self._copies[index]
                 self._output.mux(ready)
         except av.error.OSError as error:
             raise OutputError(f"the output cannot be written ({one_line(error)})") from error
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError, ArithmeticError):
             self._failed[index] = self._failed.get(index, 0) + 1
 
     def _retime(self, packet: Packet, index: int) -> None:

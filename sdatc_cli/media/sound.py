@@ -28,6 +28,8 @@ class SoundConverter:
     def __init__(self, stream: Stream, output: OutputContainer, codec: str) -> None:
         """Adds the track to `output`. Raises av.error.FFmpegError or ValueError if this FFmpeg cannot convert it."""
         source: Any = stream.codec_context
+        if not source.sample_rate or not source.layout.nb_channels:
+            raise ValueError("sound without a rate or channels")
         rate = 48_000 if codec == "libopus" else source.sample_rate
         self.stream: Any = output.add_stream(codec, rate=rate)
         context = self.stream.codec_context

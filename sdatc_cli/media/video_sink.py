@@ -212,7 +212,7 @@ class VideoSink:
                 self._output.mux(packet)
                 if self._copier is not None:
                     self._copier.advance(seconds)
-        except (av.error.FFmpegError, ValueError, MemoryError) as error:
+        except (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
             raise OutputError(f"{show(self._out)}: cannot be written ({one_line(error)})") from error
 
     def finish(self) -> None:
@@ -227,7 +227,7 @@ class VideoSink:
                 self._copier.close()
                 self.notices += self._copier.notices
             self._output.close()
-        except (av.error.FFmpegError, ValueError) as error:
+        except (av.error.FFmpegError, ValueError, ArithmeticError) as error:
             self.abort()
             raise OutputError(f"{show(self._out)}: cannot be written ({one_line(error)})") from error
         except BaseException:
