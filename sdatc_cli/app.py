@@ -1,11 +1,12 @@
 """The command line: registers the commands, and turns every failure into one line and an exit code."""
 
 import errno
+import os
 import signal
 import sys
 import threading
 import traceback
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -97,13 +98,24 @@ def explain(error: Exception) -> tuple[int, str]:
     return 1, f"internal error ({kind}: {error}); run again with --debug for the details"
 
 
-def _asked_to_end(number: int, frame: Any) -> NoReturn:
-    """Treats SIGTERM as Ctrl-C."""
-    raise KeyboardInterrupt
+class _Stop:
+    """Ctrl-C and SIGTERM: the first ends the work in order, the second waits for that, the third ends at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise KeyboardInterrupt
+        if self.count > 2:
+            os._exit(Interrupted.exit_code)
 
 
 def main() -> None:
     """Entry point of `sdatc` and of `python -m sdatc_cli`."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _asked_to_end)
+        stop = _Stop()
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     sys.exit(run(sys.argv[1:]))
