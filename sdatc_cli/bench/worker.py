@@ -6,7 +6,7 @@ A method alone in its process has a peak of memory that is its own, and takes no
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -50,8 +50,9 @@ class Child:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> "Future[T]":
-        """Starts a call of a function of this module."""
-        return self.pool.submit(function, *arguments)
+        """Starts a call of a function of this module; with the first call the process starts."""
+        with _without_ctrl_c():
+            return self.pool.submit(function, *arguments)
 
     def result(self, future: "Future[T]") -> T:
         """Waits for a call. DeviceError when the process died, as it does when memory runs out."""
@@ -73,6 +74,19 @@ class Child:
             self.tick()
 
 
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Holds Ctrl-C back until the block ends. A process that starts meanwhile never sees it: its parent decides."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # ---- what runs in the processes -------------------------------------------------------------------------------------
 
 _ticks: "Queue[int] | None" = None
@@ -92,7 +106,7 @@ class Restored:
 def _prepare(ticks: "Queue[int]") -> None:
     global _ticks
     _ticks = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tick() -> None:

@@ -143,12 +143,13 @@ def test_ctrl_c_keeps_what_is_done(clips: Path, tiny_models: dict[str, Path], tm
         *("--model", tiny_models["still"], "-o", out),
     )
     command = [sys.executable, "-m", "sdatc_cli", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         end = time.monotonic() + 120
         while not (out / "raw/bicubic/crf25/grass.json").is_file():
             assert process.poll() is None and time.monotonic() < end, process.communicate()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to its children, too
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
