@@ -1,0 +1,88 @@
+"""Packet files, the decoding times made for them, and the journal's memory."""
+
+import hashlib
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdatc_cli.engine.journal import Journal, Segment, read_journal, unfinished, work_folder
+from sdatc_cli.engine.packets import Packet, PacketFile, decoding_times, read_packets, reorder_delay
+from sdatc_cli.errors import OutputError
+
+PACKET = st.builds(Packet, st.integers(-(2**62), 2**62), st.integers(0, 2**40), st.booleans(), st.binary(max_size=50))
+
+
+@given(packets=st.lists(PACKET, max_size=20))
+def test_packets_come_back_as_they_were(packets, tmp_path_factory):
+    file = PacketFile(tmp_path_factory.mktemp("packets") / "a.packets")
+    for packet in packets:
+        file.write(packet)
+    digest = file.close()
+    assert list(read_packets(file.path)) == packets
+    assert [p.pts for p in read_packets(file.path, payloads=False)] == [p.pts for p in packets]
+    content = file.path.read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, digest)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(0, 4), st.randoms(use_true_random=False))
+def test_decoding_times_rise_and_never_pass_the_time_of_showing(gaps, reach, rng):
+    """Packets shuffled within `reach` places, as B-frames are."""
+    shown = list(itertools.accumulate(gaps))
+    order = sorted(range(len(shown)), key=lambda place: place + rng.uniform(0, reach))
+    coded = [shown[place] for place in order]
+    rank = {pts: place for place, pts in enumerate(shown)}
+    delay = max(place - rank[pts] for place, pts in enumerate(coded))
+    times = list(itertools.islice(decoding_times(iter(shown), delay), len(shown)))
+    assert all(a < b for a, b in itertools.pairwise(times))
+    assert all(dts <= pts for dts, pts in zip(times, coded, strict=True))
+
+
+def test_the_delay_of_a_stretch_is_read_from_its_file(tmp_path):
+    file = PacketFile(tmp_path / "a.packets")
+    for pts in (0, 4, 2, 1, 3, 5):
+        file.write(Packet(pts, 1, pts == 0, b"x"))
+    file.close()
+    assert reorder_delay(file.path) == 2
+
+
+def segment(name: str, first: int, content: bytes) -> Segment:
+    digest = hashlib.sha256(content).hexdigest()
+    return Segment(name, first, first + 48, 48, len(content), digest, 2, 47, 0, None)
+
+
+def test_the_journal_keeps_whole_stretches_and_drops_the_rest(tmp_path):
+    out = tmp_path / "out.mp4"
+    folder = work_folder(out)
+    journal = Journal(folder, out)
+    assert journal.begin({"version": 1, "input": "a"}, resume=True) is None
+    for i in range(3):
+        (folder / f"{i}.packets").write_bytes(bytes([i]))
+        journal.append(segment(f"{i}.packets", 48 * i, bytes([i])))
+    (folder / "3.packets").write_bytes(b"unfinished")
+    (folder / "1.packets").write_bytes(b"damaged")
+    journal.close()
+    (found,) = unfinished(tmp_path)
+    assert (found.output, found.frames, found.running) == (out, 144, False)
+    again = Journal(folder, out)
+    assert (
+        again.begin({"version": 1, "input": "a"}, resume=True) == "going on after 48 finished frames of an earlier run"
+    )
+    assert [s.name for s in again.segments] == ["0.packets"]
+    assert sorted(p.name for p in folder.iterdir()) == ["0.packets", "journal.jsonl", "lock"]
+    assert read_journal(folder)[1] == again.segments
+    again.close()
+
+
+def test_a_journal_of_another_input_is_thrown_away(tmp_path):
+    out = tmp_path / "out.mp4"
+    journal = Journal(work_folder(out), out)
+    journal.begin({"version": 1, "input": "a"}, resume=True)
+    journal.close()
+    again = Journal(work_folder(out), out)
+    assert "the input has changed" in (again.begin({"version": 1, "input": "b"}, resume=True) or "")
+    with pytest.raises(OutputError, match="another sdatc"):
+        Journal(work_folder(out), out)
+    again.remove()
+    assert list(tmp_path.iterdir()) == []
