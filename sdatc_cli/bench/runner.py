@@ -207,6 +207,8 @@ class Run:
         before = self.done
         restored = self._child(method).call(restore, job, self.workspace.raw(unit))
         self._advance(count - (self.done - before))
+        for line in restored.notices:
+            self.notice(f"{method.name}, clip {job.clip}: {line}")
         speed = {"device": method.device, "dtype": method.dtype}
         if method.timed:
             speed |= {"seconds": restored.seconds, "frames": restored.count, "peak_bytes": restored.peak_bytes}

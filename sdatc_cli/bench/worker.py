@@ -101,6 +101,7 @@ class Restored:
     seconds: float
     count: int
     peak_bytes: int | None
+    notices: tuple[str, ...]
 
 
 def _prepare(ticks: "Queue[int]") -> None:
@@ -126,13 +127,14 @@ def restore(job: Job, path: Path) -> Restored:
     """Restores a clip into a raw file with the method that was loaded."""
     assert _method is not None
     meter = Meter(_method.device)
+    _method.notices.clear()
     images = {}
     for index, image in meter.over(_method.restore(job)):
         images[index] = image
         _tick()
     frames = sorted(images)
     video = RawVideo.write(path, [images[index] for index in frames], frames)
-    return Restored(video, meter.seconds, meter.count, meter.peak_bytes)
+    return Restored(video, meter.seconds, meter.count, meter.peak_bytes, tuple(_method.notices))
 
 
 def warm_up(names: Sequence[str], device: str) -> None:
