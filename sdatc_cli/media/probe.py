@@ -160,6 +160,7 @@ def _color(stream: VideoStream, frame: VideoFrame) -> ColorInfo:
     context = stream.codec_context
 
     def known(mine: int, other: int) -> int:
+        """The frame's own tag, else the stream's."""
         return int(mine if mine != UNSPECIFIED else other)
 
     full = frame.format.name.startswith("yuvj") or is_rgb(frame.format.name)

@@ -84,17 +84,20 @@ class _FolderSink:
         self._count = 0
 
     def write(self, frame: Frame) -> None:
+        """Store one frame."""
         path = self._target.path / f"{frame.index:08d}.png"
         write_image(path, upright(frame.image, self._info), frame.alpha, self._info.color)
         self._count += 1
 
     def finish(self) -> None:
+        """Give the output its name. Raises OutputError if it is empty or cannot be named."""
         if not self._count:
             self.abort()
             raise OutputError(f"{show(self._target.out)}: not written, for there is no frame to put into it")
         self._target.commit()
 
     def abort(self) -> None:
+        """Remove what was written."""
         self._target.discard()
 
 
@@ -113,18 +116,21 @@ class _ImageSink:
         self._count = 0
 
     def write(self, frame: Frame) -> None:
+        """Store the only frame. Raises UsageError at a second one."""
         if self._count:
             raise UsageError(f"{show(self._target.out)}: an image cannot hold several frames; give a folder or video")
         write_image(self._target.path, upright(frame.image, self._info), frame.alpha, self._info.color)
         self._count = 1
 
     def finish(self) -> None:
+        """Give the output its name. Raises OutputError if it is empty or cannot be named."""
         if not self._count:
             self.abort()
             raise OutputError(f"{show(self._target.out)}: not written, for there is no frame to put into it")
         self._target.commit()
 
     def abort(self) -> None:
+        """Remove what was written. Raises OutputError if that fails."""
         try:
             self._target.discard()
         except OSError as error:
