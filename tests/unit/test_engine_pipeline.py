@@ -29,7 +29,7 @@ def test_the_stages_run_in_three_threads():
     names = set()
 
     def note(item):
-        names.add(threading.get_ident())
+        names.add(threading.current_thread())
         return item
 
     run(map(note, range(3)), lambda items: map(note, items), note)
