@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from .color import correct
@@ -20,6 +19,9 @@ from .schedule import Schedule
 from .tiling import ALIGN, tiled
 from .unet import UNet
 from .vae import VAE
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,12 @@ class Restorer(nn.Module):
     def _times(self, t: int, like: Tensor) -> Tensor:
         return torch.full((like.shape[0],), t, device=like.device)
 
-    def _dpm_solver(self, timesteps: list[int]) -> DPMSolverMultistepScheduler:
+    def _dpm_solver(self, timesteps: list[int]) -> "DPMSolverMultistepScheduler":
         """DPM-Solver++ (Lu et al., 2022), second order, deterministic, from diffusers."""
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import (
+            DPMSolverMultistepScheduler,
+        )  # loads scipy: seconds
+
         config = self.config.schedule
         solver = DPMSolverMultistepScheduler(
             num_train_timesteps=config.steps,
