@@ -112,7 +112,7 @@ def lite() -> ModelConfig:
     """The embedded size: seconds a frame on a CPU."""
     return ModelConfig(
         name="lite",
-        dcm=DCMConfig(dim=64, layers=2, heads=4),
+        dcm=DCMConfig(dim=48, layers=1, heads=2, mlp_ratio=1.5),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),
