@@ -164,14 +164,14 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
     sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank)
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)
-    perceptual = PerceptualLoss() if recipe.weights.lpips or recipe.weights.dists else None
-    image_loss = ImageLoss(perceptual)
     try:
         plan.run.mkdir(parents=True, exist_ok=True)
         if rank == 0 and not resuming:
             _write_run(plan)
     except OSError as error:
         raise OutputError(f"cannot write to {plan.run}: {error.strerror}") from error
+    perceptual = PerceptualLoss() if recipe.weights.lpips or recipe.weights.dists else None
+    image_loss = ImageLoss(perceptual)
     stage = Stage(NETS[plan.stage](restorer), recipe, image_loss)
     trainer = Trainer(stage, recipe, plan.limits, plan.run, plan.seed, plan.precision, plan.tag)
     image_loss.to(trainer.accelerator.device)
