@@ -43,9 +43,7 @@ class TargetFile:
     def commit(self) -> None:
         """Make the file durable and give it its name."""
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(self.path, 0o666 & ~umask)
+            share(self.path, 0o666)
             sync(self.path)
             os.replace(self.path, self.out)
             sync(self.out.absolute().parent)
@@ -78,9 +76,7 @@ class TargetFolder:
     def commit(self) -> None:
         """Give the folder its name; frames of an earlier run give way."""
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(self.path, 0o777 & ~umask)
+            share(self.path, 0o777)
             if self.out.is_dir():
                 for old in list(self.out.iterdir()):
                     old.unlink()
@@ -95,6 +91,13 @@ class TargetFolder:
     def discard(self) -> None:
         """Remove the temporary folder and what is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def share(path: Path, mode: int) -> None:
+    """Give a temporary file or folder, made private, the permissions `mode` less the umask."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, mode & ~umask)
 
 
 def sync(path: Path) -> None:

@@ -26,10 +26,6 @@ class StageNet(nn.Module):
         for parameter in trained:
             parameter.requires_grad_(True)
 
-    def train(self, mode: bool = True) -> "StageNet":
-        """The networks have no dropout and no batch statistics: training mode changes nothing."""
-        return super().train(mode)
-
 
 class AutoencoderNet(StageNet):
     """Stage "vae": the autoencoder alone, on clean pictures."""
