@@ -6,7 +6,7 @@ from sdatc_cli import output
 from sdatc_cli.commands.request import Request
 from sdatc_cli.commands.workshop import Workshop
 from sdatc_cli.engine.batch import in_seconds
-from sdatc_cli.errors import Interrupted, OutputError, UsageError
+from sdatc_cli.errors import InputError, Interrupted, OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.images import write_image
 from sdatc_cli.media.probe import probe
@@ -32,6 +32,9 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
         with terminal.showing("sampling", "stills"):
             stills = before_after(job, list(targets.values()), lambda: workshop.restorer, terminal)
             for (path, moment), still in zip(targets.items(), stills, strict=True):
+                if still is None:
+                    _complain(source, moment, terminal, fatal=bool(request.previews))
+                    continue
                 target = TargetFile(path)
                 try:
                     write_image(target.path, still, None, info.color)
@@ -41,12 +44,22 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
                 written.append({"seconds": moment, "output": str(path)})
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {len(written)} of {len(targets)} stills are in {folder}") from None
+    if not written:
+        raise InputError(f"{show(source)}: no frames between the start and the end that were asked for")
     terminal.say(f"{folder}: {len(written)} stills, enlarged | restored")
     if request.out is not None:
         terminal.say(f"{request.out}: not written, for --sample makes no video")
     if request.as_json:
         facts = {"input": str(source), "samples": written, "model": request.model, **workshop.how}
         output.print_json(facts | {"options": workshop.options(job), "notices": terminal.notices})
+
+
+def _complain(source: Path, moment: float, terminal: output.Terminal, fatal: bool) -> None:
+    """Says that there is no frame at a moment: InputError where it was asked for by name, else a notice."""
+    line = f"{show(source)}: no frame at {moment:g} seconds or later"
+    if fatal:
+        raise InputError(line)
+    terminal.notice(line)
 
 
 def _prepare(folder: Path, paths: list[Path], source: Path, overwrite: bool) -> None:

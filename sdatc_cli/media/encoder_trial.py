@@ -61,7 +61,7 @@ def check_settings(options: EncodeOptions, out: Path, info: MediaInfo, width: in
     if error is None and not dropped:
         return
     wishes = ", ".join(f"{key}={value}" for key, value in options.options) or f"{plan.pix_fmt} of {width}x{height}"
-    words = "; ".join(dict.fromkeys(dropped or said)) or error
+    words = "; ".join(dict.fromkeys(dropped if error is None else said[-2:])) or error
     raise UsageError(f"{plan.codec} refuses {wishes}: {words}")
 
 
