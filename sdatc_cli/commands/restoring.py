@@ -86,7 +86,8 @@ def restore_many(request: Request, tasks: list[Task], look: Callable[[Path], Med
         except (KeyboardInterrupt, Interrupted):
             done = sum(result["state"] == "restored" for result in results)
             left = kept(task.out, request.work_dir)
-            more = f"; {done} finished outputs stay, --skip-existing leaves them out next time" if done else ""
+            more = f"; finished outputs stay ({done}), --skip-existing leaves them out next time"
+            more = more if done and not request.previews else ""
             raise Interrupted(f"interrupted; {task.out} was not written{left}{more}") from None
         except ModelError:
             raise
@@ -94,7 +95,8 @@ def restore_many(request: Request, tasks: list[Task], look: Callable[[Path], Med
             if request.debug:
                 traceback.print_exc()
             code, line = explain(error)
-            line = line if str(task.source) in line or show(task.source) in line else f"{task.source}: {line}"
+            subject = show(task.out if request.previews else task.source)
+            line = line if subject in line else f"{subject}: {line}"
             output.print_error(line)
             results.append(names | {"state": "failed", "error": output.one_line(line), "exit_code": code})
     counts = {state: sum(r["state"] == state for r in results) for state in ("restored", "skipped", "failed")}

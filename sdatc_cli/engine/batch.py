@@ -42,7 +42,7 @@ def find_inputs(words: Sequence[Path], out: Path | None) -> tuple[list[Path], bo
     found = [path for folder in named for path in _members(folder, out)]
     inputs: dict[str, Path] = {}
     for path in found:
-        inputs.setdefault(os.path.realpath(path), path)
+        inputs.setdefault(os.path.abspath(path), path)
     searched = found != list(words)
     return list(inputs.values()), len(inputs) > 1 or (searched and not (out is not None and _names_a_file(out)))
 
@@ -56,7 +56,7 @@ def _matches(word: Path) -> list[Path]:
 
 def _members(path: Path, out: Path | None) -> list[Path]:
     """The inputs that an argument stands for: itself, unless it is a folder of several."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path]
     try:
         files = [f for f in path.iterdir() if f.is_file() and not f.name.startswith(".")]
@@ -85,7 +85,7 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def _names_a_file(out: Path) -> bool:
-    return (out.suffix.lower() in CONTAINERS or is_image(out)) and not out.is_dir()
+    return (out.suffix.lower() in CONTAINERS or is_image(out)) and not os.path.isdir(out)
 
 
 def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool, skip_existing: bool) -> list[Task]:
@@ -95,7 +95,7 @@ def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool
     Matroska; images become PNG, folders of frames folders of PNG. Raises UsageError when two inputs have one output,
     OutputError when an output is an input, or exists while it may be neither overwritten nor skipped.
     """
-    if _names_a_file(folder) or (os.path.lexists(folder) and not folder.is_dir()):
+    if _names_a_file(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
         count = "several inputs" if len(inputs) > 1 else "a pattern or a folder"
         raise UsageError(f"{count}: -o must be a folder, and {show(folder)} is a file or the name of one")
     tasks = [Task(source, folder / _output_name(source, codec)) for source in inputs]
@@ -121,7 +121,7 @@ def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool
 
 def _output_name(source: Path, codec: str) -> str:
     """The name of an input's output."""
-    if source.is_dir():
+    if os.path.isdir(source):
         return source.resolve().name
     if is_image(source):
         return source.stem + ".png"
@@ -136,7 +136,7 @@ def plan_previews(
 
     Raises UsageError when `out` is not the name of a video, OutputError when an output exists and may not be replaced.
     """
-    if out.suffix.lower() not in CONTAINERS or out.is_dir():
+    if out.suffix.lower() not in CONTAINERS or os.path.isdir(out):
         raise UsageError(f"--preview writes videos: -o {show(out)} must be the name of one, for example out.mkv")
     length = PREVIEW_SECONDS if duration is None else duration
     named = {out.with_name(f"{out.stem}.preview-{in_seconds(moment)}{out.suffix}"): moment for moment in moments}

@@ -94,8 +94,12 @@ def _open(codec: str, pix_fmt: str, width: int, height: int, options: dict[str, 
 def _overheard() -> Iterator[list[str]]:
     """Collects what FFmpeg and encoder libraries write to stderr meanwhile; the list is filled at the end."""
     said: list[str] = []
-    with tempfile.TemporaryFile() as file:
+    try:
         kept = os.dup(2)
+    except OSError:  # this process was started without a stderr
+        yield said
+        return
+    with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         av.logging.set_libav_level(av.logging.WARNING)
         av.logging.restore_default_callback()

@@ -171,5 +171,5 @@ def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(tiny_models, tmp_path
         rest = p.stderr.read()
     assert p.returncode == INTERRUPTED and "Traceback" not in rest
     last = rest.splitlines()[-1]
-    assert last.startswith("error: interrupted") and "2.mkv" in last and "1 finished output" in last
+    assert last.startswith("error: interrupted") and "2.mkv" in last and "finished outputs stay (1)" in last
     assert [name for name in names(out) if not name.startswith(".")] == ["1.mkv"] and count(out / "1.mkv") == 2

@@ -72,6 +72,7 @@ def test_previews_are_parts_with_sound_beside_the_output(make_clip, upscale, tmp
 def test_a_preview_is_two_seconds_and_one_beyond_the_end_does_not_stop_the_others(make_clip, upscale, tmp_path):
     code, _, errors = upscale(make_clip(frames=80), "-o", tmp_path / "out.mp4", "--preview", "60,1", model="still")
     assert code == INPUT and errors.splitlines()[-1] == "1 restored, 0 skipped, 1 failed"
+    assert "preview-60.mp4" in next(line for line in errors.splitlines() if line.startswith("error: "))
     assert names(tmp_path) == ["in.mkv", "out.preview-1.mp4"]
     assert len(pictures(tmp_path / "out.preview-1.mp4")) == 50
 
