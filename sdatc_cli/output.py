@@ -40,10 +40,14 @@ def megabytes(count: float) -> str:
 
 
 class Terminal:
-    """Shows one job: a Rich bar on a terminal, plain lines elsewhere, neither when quiet. Notices are always shown."""
+    """Shows one job: a Rich bar on a terminal, plain lines elsewhere, neither when quiet. Notices are always shown.
 
-    def __init__(self, quiet: bool = False) -> None:
+    `about` names the job in its notices, where there are several.
+    """
+
+    def __init__(self, quiet: bool = False, about: str = "") -> None:
         self.quiet = quiet
+        self._about = f"{one_line(about)}: " if about else ""
         self.notices: list[str] = []
         self._advance: Advance = lambda done, total: None
         self._say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
@@ -55,7 +59,7 @@ class Terminal:
     def notice(self, line: str) -> None:
         """A line a person should read; kept for `--json`."""
         self.notices.append(one_line(line))
-        self._say(f"note: {one_line(line)}")
+        self._say(f"note: {self._about}{one_line(line)}")
 
     def say(self, line: str) -> None:
         """A line of the ordinary report."""

