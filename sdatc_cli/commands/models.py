@@ -11,8 +11,8 @@ from sdatc_cli.errors import Interrupted, ModelError
 models = typer.Typer(
     name="models",
     help="Lists, pulls, checks, removes and converts models.",
-    epilog="Pulled models lie in SDATC_CACHE_DIR, else in the platform's cache folder. The files they are made from "
-    "stay in the Hugging Face hub's own cache; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the like hold.",
+    epilog="Pulled models lie in SDATC_CACHE_DIR, else in the platform's cache folder. What the Hugging Face hub's own "
+    "cache holds is not downloaded again; HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the like hold.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -85,7 +85,7 @@ def verify(name: Chosen = None, debug: Debug = False) -> None:
 
 @models.command()
 def remove(name: Name, debug: Debug = False) -> None:
-    """Deletes a pulled model. The files it was made from stay in the hub's cache."""
+    """Deletes a pulled model."""
     from sdatc_cli.zoo.installed import remove as delete
 
     typer.echo(f"{name} removed, {output.megabytes(delete(name))} freed")

@@ -12,6 +12,7 @@ from sdatc_cli.errors import ModelError, OutputError
 
 from . import installed, sources
 from .card import card
+from .hub import Found, forget
 from .manifest import MODELS, Entry
 
 if TYPE_CHECKING:
@@ -58,11 +59,16 @@ def grouped(names: Sequence[str], depth: int) -> str:
 
 
 def new_model(config: "ModelConfig") -> "Restorer":
-    """Fresh networks with the embedded DCM in front where the config has its size."""
+    """Fresh networks, the same every time, with the embedded DCM in front where the config has its size."""
+    import torch
+
     from sdatc_models import weights
     from sdatc_models.restorer import Restorer
 
-    restorer, lite = Restorer(config), weights.load("lite")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        restorer = Restorer(config)
+    lite = weights.load("lite")
     if config.dcm == lite.config.dcm:
         restorer.dcm.load_state_dict(lite.dcm.state_dict())
     return restorer
@@ -93,10 +99,11 @@ def fill_from(restorer: "Restorer", paths: Sequence[Path]) -> Report:
     return report
 
 
-def check_scheduler(path: Path | None) -> None:
+def check_scheduler(found: Found | None) -> None:
     """ModelError when a diffusers folder's scheduler says that its UNet predicts something else than the noise."""
-    if path is None:
+    if found is None:
         return
+    path = found.path
     try:
         predicts = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
     except (OSError, ValueError, AttributeError) as error:
@@ -143,13 +150,16 @@ def pull(entry: Entry, preferred: sources.Source | None) -> Report | None:
     for pin in installed.pinned(folder):
         for item in fetched:
             if (item.source, item.name) == (pin["source"], pin["file"]):
-                sources.check(item, pin["sha256"], "the one of the first pull")
-    for text in dict.fromkeys(item.source for item in fetched if item.part == "unet"):
-        source = preferred if preferred and str(preferred) == text else sources.hub(text)
-        check_scheduler(source.get(entry.scheduler))
+                sources.check(item, pin["sha256"], "first pulled")
+    origin = next(item.source for item in fetched if item.part == "unet")
+    source = preferred if preferred and str(preferred) == origin else sources.hub(origin)
+    scheduler = source.get(entry.scheduler)
+    check_scheduler(scheduler)
     restorer = new_model(entry.config())
-    report = fill_from(restorer, list(dict.fromkeys(item.path for item in fetched)))
+    paths = list(dict.fromkeys(item.path for item in fetched))
+    report = fill_from(restorer, paths)
     write(restorer, folder, card(entry.name, entry.licence, fetched, report.lines(), report.untrained), fetched)
+    forget([*paths, scheduler.path] if scheduler else paths)
     return report
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdatc_models.config import ModelConfig, PCAMConfig, ScheduleConfig, UNetConfig, VAEConfig, lite
-from sdatc_models.restorer import Restorer
 from sdatc_models.unet import build_backbone
 
 State = dict[str, Tensor]
@@ -195,7 +194,7 @@ def diffbir() -> State:
     encoder = diffusers_unet(inputs=8)
     made = original_encoder(encoder.state_dict())
     generator = torch.Generator().manual_seed(4)
-    widths = [conv.out_channels for conv in Restorer(small_base()).unet.control.zero_skips]  # pyright: ignore
+    widths = [32] * 4 + [64] * 8  # of the encoder's outputs, in their order
     for i, width in enumerate(widths):
         made[f"zero_convs.{i}.0.weight"] = torch.randn(width, width, 1, 1, generator=generator) * 0.05
         made[f"zero_convs.{i}.0.bias"] = torch.randn(width, generator=generator) * 0.05
