@@ -141,11 +141,12 @@ def _prompt(state: State) -> tuple[Tensor | None, list[str]]:
     if EMPTY_PROMPT in state:
         value = state[EMPTY_PROMPT]
         return value.reshape(1, *value.shape[-2:]) if value.ndim >= 2 else value, [EMPTY_PROMPT]
-    for prefix, skip_last in ((CLIP, True), ("text_model.", False)):
+    bare = "" if "embeddings.token_embedding.weight" in state else "text_model."  # transformers writes it either way
+    for prefix, skip_last in ((CLIP, True), (bare, False)):
         source = _starting(state, prefix)
         if source:
-            bare = {name.removeprefix(prefix): value for name, value in source.items()}
-            embedding, unused = embed(names_of_openclip(bare), skip_last)
+            own = {name.removeprefix(prefix): value for name, value in source.items()}
+            embedding, unused = embed(names_of_openclip(own), skip_last)
             return embedding, [name for name in source if name.removeprefix(prefix) not in unused]
     return None, []
 

@@ -194,6 +194,8 @@ def test_the_empty_prompt_is_what_the_text_encoder_makes_of_it(
     for restorer in (from_folder, from_original[0]):
         torch.testing.assert_close(restorer.unet.context, expected, rtol=1e-4, atol=1e-4)
     stored = fresh()
+    fill(stored, {name.removeprefix("text_model."): value for name, value in public.text_encoder().items()})
+    torch.testing.assert_close(stored.unet.context, from_folder.unet.context)
     assert fill(stored, {"empty_prompt": expected[0].half()}).used == {"empty prompt": ["empty_prompt"]}
     torch.testing.assert_close(stored.unet.context, expected.half().float())
 
