@@ -41,7 +41,9 @@ def list_models(as_json: Json = False, debug: Debug = False) -> None:
         output.print_json([model.as_dict() for model in found])
         return
     for model in found:
-        size = ("about " if model.state == "not pulled" else "") + output.megabytes(model.size)
+        size = output.megabytes(model.size)
+        if model.download:
+            size = f"about {size} after a download of {output.megabytes(model.download)}"
         typer.echo(f"{model.name}: {model.state}, {size}, {model.licence}; {model.about}")
 
 
@@ -62,7 +64,7 @@ def pull(name: Pulled, source: Source = None, quiet: Quiet = False, debug: Debug
 
         disable_progress_bars()
     try:
-        report = assemble.pull(MODELS[name], preferred)
+        report = assemble.pull(MODELS[name], preferred, terminal.say)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what was downloaded is kept, the same command goes on from there") from None
     if report is None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ def write(restorer: "Restorer", folder: Path, text: str, origin: Sequence[source
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def pull(entry: Entry, preferred: sources.Source | None) -> Report | None:
+def pull(entry: Entry, preferred: sources.Source | None, say: Callable[[str], None]) -> Report | None:
     """Fetch a model's parts and put them together in the cache; None when it is there already, and whole.
 
     A damaged one is made anew, of the same files as before: ModelError when a source has changed since.
@@ -146,6 +146,7 @@ def pull(entry: Entry, preferred: sources.Source | None) -> Report | None:
             return None
         except ModelError:
             pass  # made anew below
+    say(f"fetching {entry.name}: about {entry.download / 1e9:.1f} GB where nothing is here yet")
     fetched = [sources.fetch(part, preferred) for part in entry.parts]
     for pin in installed.pinned(folder):
         for item in fetched:
@@ -155,6 +156,7 @@ def pull(entry: Entry, preferred: sources.Source | None) -> Report | None:
     source = preferred if preferred and str(preferred) == origin else sources.hub(origin)
     scheduler = source.get(entry.scheduler)
     check_scheduler(scheduler)
+    say("putting the model together, which takes a minute or more")
     restorer = new_model(entry.config())
     paths = list(dict.fromkeys(item.path for item in fetched))
     report = fill_from(restorer, paths)

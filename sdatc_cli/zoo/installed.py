@@ -18,11 +18,12 @@ State = Literal["embedded", "pulled", "not pulled"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of `sdatc models list`. `size` in bytes; of a model that is not pulled, about what it will be."""
+    """A line of `sdatc models list`. `size` and `download` in bytes: about what it will be, while it is not pulled."""
 
     name: str
     state: State
     size: int
+    download: int
     licence: str
     about: str
     folder: Path | None
@@ -73,7 +74,7 @@ def verify(model: str) -> dict[str, str]:
 def listed() -> list[Listed]:
     """Every embedded model and every one that can be pulled."""
     own = [
-        Listed(name, "embedded", size_of(folder), "Apache-2.0", "comes with sdatc", folder, ())
+        Listed(name, "embedded", size_of(folder), 0, "Apache-2.0", "comes with sdatc", folder, ())
         for name, folder in embedded().items()
     ]
     others = []
@@ -81,9 +82,10 @@ def listed() -> list[Listed]:
         folder = pulled_folder(entry.name)
         there = (folder / "config.json").is_file()
         sources = tuple(dict.fromkeys(repo for part in entry.parts for repo in part.repos))
-        size = size_of(folder) if there else int(entry.size)
+        size, download = (size_of(folder), 0) if there else (int(entry.size), int(entry.download))
         state: State = "pulled" if there else "not pulled"
-        others.append(Listed(entry.name, state, size, entry.licence, entry.about, folder if there else None, sources))
+        where = folder if there else None
+        others.append(Listed(entry.name, state, size, download, entry.licence, entry.about, where, sources))
     return own + others
 
 

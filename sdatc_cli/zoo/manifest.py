@@ -1,8 +1,8 @@
 """What `sdatc models pull` can fetch: sources, revisions, checksums, licences.
 
-Checksums: those below are the ones that the hub lists for these files in both mirrors of Stable Diffusion 2.1-base, as
-several public projects that use them record. A file without one is pinned when it is first pulled: its SHA-256 goes
-into the model folder, and later pulls must match it until the model is removed.
+Revisions and checksums of Stable Diffusion 2.1-base are those that several public projects record for these mirrors;
+the files themselves were not downloaded to write this. A file without a checksum is pinned when it is first pulled: its
+SHA-256 goes into the model folder, and a later pull must match it until the model is removed.
 """
 
 from collections.abc import Callable

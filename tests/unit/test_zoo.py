@@ -129,7 +129,7 @@ def test_a_damaged_model_is_told_and_made_again_of_the_same_files(
     source = own / "vae" / "diffusion_pytorch_model.safetensors"
     kept = source.read_bytes()
     save_file({name: value + 1 for name, value in load_file(source).items()}, source)
-    assert "damaged or was changed" in refusal(capsys, 4, *pull[1:])
+    assert "damaged or was changed" in refusal(capsys, 4, *pull[1:], "--quiet")
     source.write_bytes(kept)
     assert run(pull) == 0
     assert target.read_bytes() == whole and [p.name for p in cache.iterdir()] == ["base"]
@@ -138,12 +138,14 @@ def test_a_damaged_model_is_told_and_made_again_of_the_same_files(
 def test_what_a_source_lacks_is_said(mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = shutil.copytree(mirror, tmp_path / "own")
     (own / "v2.pth").unlink()
-    line = refusal(capsys, 4, "pull", "base", "--source", own)
+    line = refusal(capsys, 4, "pull", "base", "--quiet", "--source", own)
     assert "no ControlNet to be had: unset HF_HUB_OFFLINE" in line and "own has none" in line and "lxq007" in line
     shutil.copy(mirror / "v2.pth", own)
     (own / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
-    assert "predicts 'v_prediction'" in refusal(capsys, 4, "pull", "base", "--source", own)
-    assert "give a folder that exists" in refusal(capsys, 2, "pull", "base", "--source", tmp_path / "no" / "such")
+    assert "predicts 'v_prediction'" in refusal(capsys, 4, "pull", "base", "--quiet", "--source", own)
+    assert "give a folder that exists" in refusal(
+        capsys, 2, "pull", "base", "--quiet", "--source", tmp_path / "no" / "such"
+    )
     assert "no model 'huge' to pull" in refusal(capsys, 4, "pull", "huge")
     assert not (tmp_path / "cache" / "models" / "base").exists()
 

@@ -163,7 +163,7 @@ except SdatcError as error:
 
 
 def test_no_network_at_all_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sdatc_cli", "models", "pull", "base"]
+    command = [sys.executable, "-m", "sdatc_cli", "models", "pull", "base", "--quiet"]
     env = environment(tmp_path, "http://127.0.0.1:9")
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 4 and done.stdout == ""
