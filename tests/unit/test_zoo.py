@@ -145,8 +145,6 @@ def test_what_a_source_lacks_is_said(mirror: Path, tmp_path: Path, capsys: pytes
     assert "predicts 'v_prediction'" in refusal(capsys, 4, "pull", "base", "--quiet", "--source", own)
     nowhere = tmp_path / "no" / "such"
     assert "give a folder that exists" in refusal(capsys, 2, "pull", "base", "--source", nowhere)
-        capsys, 2, "pull", "base", "--quiet", "--source", tmp_path / "no" / "such"
-    )
     assert "no model 'huge' to pull" in refusal(capsys, 4, "pull", "huge")
     assert not (tmp_path / "cache" / "models" / "base").exists()
 
