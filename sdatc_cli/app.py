@@ -14,6 +14,7 @@ from sdatc_cli.commands.bench import bench
 from sdatc_cli.commands.degrade import degrade
 from sdatc_cli.commands.doctor import doctor
 from sdatc_cli.commands.jobs import jobs
+from sdatc_cli.commands.models import models
 from sdatc_cli.commands.panels import PanelCommand
 from sdatc_cli.commands.train import train
 from sdatc_cli.commands.upscale import upscale
@@ -54,6 +55,7 @@ app.command()(degrade)
 app.command()(bench)
 app.command()(jobs)
 app.add_typer(train)
+app.add_typer(models)
 app.command()(doctor)
 
 

@@ -41,6 +41,11 @@ class ConditionEncoder(nn.Module):
         self.zero_skips = nn.ModuleList(zero_conv(w) for w in widths)
         self.zero_mid = zero_conv(widths[-1])
 
+    @property
+    def closed(self) -> bool:
+        """Whether every zero convolution is still zero, so that the condition does not reach the UNet."""
+        return not any(p.any() for p in (*self.zero_skips.parameters(), *self.zero_mid.parameters()))
+
     @torch.no_grad()
     def copy_encoder(self, unet: UNet2DConditionModel) -> None:
         """Take over the UNet's encoder weights; the condition's input channels start at zero."""

@@ -8,9 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from sdatc_cli import __version__
+from sdatc_cli import __version__, cache
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.degrade import Recipe, degrade
 from sdatc_cli.media.ffmpeg import ffmpeg_version
@@ -35,7 +34,7 @@ class Compressed:
 
 def cache_folder() -> Path:
     """Where compressed inputs are kept."""
-    return platformdirs.user_cache_path("sdatc") / "bench"
+    return cache.cache_folder("bench")
 
 
 def recipe_for(clip: Clip, crf: int, kernel: str) -> Recipe:

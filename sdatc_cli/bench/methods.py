@@ -155,10 +155,12 @@ class Sdatc:
 
     def load(self) -> None:
         """Reads the weights; their checksums become part of `settings`. ModelError when they cannot be read."""
-        from sdatc_models.weights import WeightsError, folder_of, load, read_config
+        from sdatc_cli.zoo.installed import find
+        from sdatc_models.weights import WeightsError, load, read_config
 
         try:
-            config, self.settings["sha256"] = read_config(folder_of(self.model))
+            folder = find(self.model)
+            config, self.settings["sha256"] = read_config(folder)
             changed: dict[str, object] = {}
             if self.switches.get("dcm") == "off":
                 changed["dcm"] = replace(config.dcm, enabled=False)
@@ -166,7 +168,7 @@ class Sdatc:
                 changed["vae"] = replace(config.vae, stam=False)
             if "prompt" in self.switches:
                 changed["pcam"] = replace(config.pcam, kind=self.switches["prompt"])  # pyright: ignore[reportArgumentType]
-            self.restorer = load(self.model, self.torch_device, self.torch_dtype, **changed)
+            self.restorer = load(folder, self.torch_device, self.torch_dtype, **changed)
         except WeightsError as error:
             raise ModelError(str(error)) from error
 

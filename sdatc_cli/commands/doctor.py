@@ -110,15 +110,18 @@ def model_state(name: str) -> dict[str, Any]:
     import torch
 
     from sdatc_cli.commands.workshop import load_model
+    from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
+    from sdatc_models.untrained import untrained
 
     restorer = load_model(name, torch.device("cpu"), torch.float32)
-    folder = weights.folder_of(name)
+    folder = find(name)
     return {
         "name": name,
         "usable": True,
         "folder": str(folder),
         "parameters": sum(p.numel() for p in restorer.parameters()),
+        "untrained": untrained(restorer),
         "sha256": weights.verify(folder),
     }
 
@@ -138,6 +141,7 @@ def lines(findings: dict[str, Any]) -> list[str]:
     model = findings["model"]
     if model["usable"]:
         out.append(f"model {model['name']}: {model['parameters'] / 1e6:.1f} M parameters, in {model['folder']}")
+        out.append("  untrained, adds nothing yet: " + (", ".join(model["untrained"]) or "none"))
         out += [f"  {name}: sha256 {digest}" for name, digest in model["sha256"].items()]
     else:
         out.append(f"model {model['name']}: {model['error']}")

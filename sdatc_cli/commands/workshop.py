@@ -81,20 +81,22 @@ def kept(out: Path, work_dir: Path | None) -> str:
 
 def model_checksums(model: str) -> dict[str, str]:
     """{weight file: SHA-256} as the model's config states them. ModelError when there is no such model."""
+    from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
 
     try:
-        return weights.read_config(weights.folder_of(model))[1]
+        return weights.read_config(find(model))[1]
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error
 
 
 def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":
     """The networks by name or folder. ModelError when they are missing, damaged or do not fit."""
+    from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
 
     try:
-        return weights.load(model, device=device, dtype=dtype)
+        return weights.load(find(model), device=device, dtype=dtype)
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error
 

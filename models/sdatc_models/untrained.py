@@ -1,0 +1,46 @@
+"""Which modules still stand exactly where they start, and so add nothing yet. Read off the weights themselves."""
+
+import torch
+from torch import nn
+
+from .pcam import PCAM
+from .restorer import Restorer
+
+
+def untrained(restorer: Restorer) -> list[str]:
+    """The modules at their starting point, in words; empty for a model that is trained throughout."""
+    unet, vae = restorer.unet, restorer.vae
+    found = {
+        "DCM (bicubic)": restorer.config.dcm.enabled and _zero(restorer.dcm.conv_last),
+        "UNet": unet.config.prediction == "residual" and _zero(unet.backbone.conv_out),
+        "condition encoder": unet.control.closed,
+        "embedding of the empty prompt": unet.context is not None and not unet.context.any(),
+        "PCAM of the UNet": _identity(unet.pcam),
+        "decoder's convolutions": vae.config.linear and _zero(vae.decoder.conv_out),
+        "PCAM of the decoder": _identity(vae.pcam),
+        "STAM": vae.stam is not None and not any(p.any() for n, p in vae.stam.named_parameters() if n.endswith("_t")),
+        "CFW": vae.cfw is not None and _zero(*(module.get_submodule("out") for module in vae.cfw.values())),
+    }
+    return [name for name, standing in found.items() if standing]
+
+
+def _zero(*modules: nn.Module) -> bool:
+    return not any(p.any() for module in modules for p in module.parameters())
+
+
+def _identity(modules: nn.ModuleList) -> bool:
+    """Whether there are PCAMs here and all of them return their input."""
+    present = [m for m in modules if isinstance(m, PCAM) and m.kind != "none"]
+    return bool(present) and all(_is_delta(m) for m in present)
+
+
+def _is_delta(module: PCAM) -> bool:
+    weight = module.conv_out.weight
+    transformer = module.transformer
+    delta = nn.init.dirac_(torch.empty_like(weight))
+    bias = module.conv_out.bias
+    return (
+        torch.equal(weight, delta)
+        and (bias is None or not bias.any())
+        and _zero(transformer.attention.project, transformer.feed_forward.project)
+    )
