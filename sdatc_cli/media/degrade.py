@@ -24,8 +24,8 @@ from sdatc_cli.media.encoders import container_format, quantiser_for
 from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import probe
-from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.isolated import IsolatedReader, probe
+from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import can_hold
 from sdatc_cli.media.target import TargetFile, check_target
 from sdatc_cli.media.write import upright
@@ -123,7 +123,7 @@ def degrade(
         rate = recipe.fps or info.frame_rate or Fraction(25)
         size = (width // recipe.scale, height // recipe.scale)
         command = _command(recipe, info, size, rate, frames, sound, target.path, container)
-        reader = stack.enter_context(FrameReader(info))
+        reader = stack.enter_context(IsolatedReader(info))
         total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
         count = feed(command, _reduced(reader, info, recipe, frames, total, progress))
         if not count:
@@ -189,7 +189,7 @@ def _command(
 
 
 def _reduced(
-    reader: FrameReader,
+    reader: IsolatedReader,
     info: MediaInfo,
     recipe: Recipe,
     frames: int | None,
@@ -206,7 +206,7 @@ def _reduced(
             progress(done + 1, total)
 
 
-def _at_rate(reader: FrameReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
+def _at_rate(reader: IsolatedReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
     """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick."""
     if fps is None or info.kind != "video":
         yield from reader

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,17 @@ __all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
 
 
-def probe(path: Path) -> MediaInfo:
-    """What a video file, a still image or a folder of numbered frames holds.
+def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
+    """What a video file, a still image or a folder of numbered frames holds; `protocols` as in `open_input`.
 
     Raises InputError if it is missing, unreadable, or holds no frames.
     """
     path = Path(path)
-    check_input(path)
-    if path.is_dir() or is_image(path):
+    check_input(path, protocols)
+    if path.is_dir() or (is_image(path) and path.is_file()):
         return probe_images(path)
-    with open_input(path) as container:
-        return _probe_video(path, container)
+    with open_input(path, protocols) as container:
+        return replace(_probe_video(path, container), protocols=protocols)
 
 
 def pick_video(container: InputContainer, path: Path) -> VideoStream:
