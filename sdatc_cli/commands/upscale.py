@@ -36,6 +36,7 @@ Start = Annotated[str | None, typer.Option(metavar="T", help="Begin here: second
 Duration = Annotated[str | None, typer.Option(metavar="T", help="Restore this long.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
 WorkDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Where unfinished work lies. [default: beside OUT]")]
+Protocols = Annotated[str | None, typer.Option(metavar="NAMES", help="Read beyond local files: http,hls,concat,...")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
@@ -64,6 +65,7 @@ def upscale(
     duration: Duration = None,
     resume: Resume = True,
     work_dir: WorkDir = None,
+    allow_protocols: Protocols = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -81,11 +83,12 @@ def upscale(
     edge = settings.tile_edge(tile)
     settings.preset(codec, preset)
 
-    from sdatc_cli.media.probe import probe
+    from sdatc_cli.media.container import OUTSIDE
+    from sdatc_cli.media.isolated import probe
     from sdatc_cli.media.target import check_target
     from sdatc_cli.media.write import EncodeOptions
 
-    info = probe(source)
+    info = probe(source, settings.names("--allow-protocols", allow_protocols, OUTSIDE))
     check_target(out, source, overwrite)
 
     from sdatc_cli.engine.job import Job

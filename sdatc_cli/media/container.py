@@ -1,5 +1,6 @@
 """Opening untrusted input files with FFmpeg's libraries: local files only, no playlists, errors as one line."""
 
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,17 @@ def open_input(path: Path, protocols: tuple[str, ...] = (), **options: Any) -> I
         raise InputError(f"{show(path)}: not a video or damaged beyond reading ({one_line(error)})") from error
     container.flags &= ~Flags.gen_pts.value  # invented presentation times are wrong for H.264 in AVI
     return container
+
+
+def refers_outside(path: Path) -> bool:
+    """Whether a QuickTime file says that its data lie in another file: an "alis" in a "dref" box, with a name in it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"dref")
+        while at >= 0:
+            if data[at + 16 : at + 20] == b"alis" and int.from_bytes(data[at + 12 : at + 16], "big") > 150:
+                return True
+            at = data.find(b"dref", at + 4)
+    return False
 
 
 def _address(path: Path) -> str:

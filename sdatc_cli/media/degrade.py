@@ -131,7 +131,8 @@ def degrade(
         shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
         made = _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
         made["input_damage"] = reader.damage
-        note_target.path.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+        note_target.path.write_bytes(text.encode(errors="backslashreplace"))  # of names that are not Unicode
         target.commit()
         note_target.commit()
     return note

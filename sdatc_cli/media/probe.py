@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.color import is_rgb
-from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, show
+from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, protocol_of, refers_outside, show
 from sdatc_cli.media.images import is_image, probe_images
 from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
@@ -92,6 +92,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     except (av.error.FFmpegError, OSError):
         frame = None
     if frame is None:
+        if protocol_of(path) is None and refers_outside(path):
+            raise InputError(f"{show(path)}: its pictures lie in another file, which is not followed; give that file")
         raise InputError(f"{show(path)}: no frame of the video can be decoded ({stream.codec_context.name})")
     if frame.width < 1 or frame.height < 1 or frame.width * frame.height > MAX_PIXELS:
         raise InputError(f"{show(path)}: frames of {frame.width}x{frame.height} pixels cannot be restored")
