@@ -179,14 +179,15 @@ def _command(
         settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
     streams = [raw.video]
     if sound:
-        original = ffmpeg.input(f"file:{info.path.absolute()}", protocol_whitelist="file")
+        original = ffmpeg.input("INPUT", protocol_whitelist="file")
         streams += [original[str(index)] for index in sound]
         settings["c:a"] = "copy"
         if frames is not None:
             settings["t"] = f"{float(frames / rate):.6f}"
-    output = ffmpeg.output(*streams, f"file:{path}", **settings)
+    output = ffmpeg.output(*streams, "OUTPUT", **settings)
     output = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
-    return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary(), overwrite_output=True)]
+    names = {"INPUT": f"file:{info.path.absolute()}", "OUTPUT": f"file:{path}"}  # ffmpeg-python takes only Unicode
+    return [names.get(str(part), str(part)) for part in ffmpeg.compile(output, ffmpeg_binary(), overwrite_output=True)]
 
 
 def _reduced(

@@ -55,7 +55,7 @@ def stop_at(monkeypatch, calls: int, error: BaseException) -> None:
     monkeypatch.setattr(Restorer, "restore", restore)
 
 
-@pytest.mark.parametrize(("name", "moments"), [("out.mp4", range(1, 9, 2)), ("out.ts", [6])])
+@pytest.mark.parametrize(("name", "moments"), [("out.mp4", range(1, 9, 2)), ("out.ts", [6]), ("out.mkv", [6])])
 def test_a_run_stopped_at_any_clip_goes_on_to_the_same_file(
     name, moments, short_stretches, sdatc, tmp_path, monkeypatch
 ):
