@@ -8,6 +8,7 @@ prints a table of what became of the files. Every file is made from its number, 
 import json
 import os
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -240,6 +241,8 @@ def main() -> int:
     print(tally.table())
     for number, name, answer in tally.faults:
         print(f"\nfault: file {number} from {name}, kept in {folder}: {answer}")
+    if not tally.faults:
+        shutil.rmtree(folder)
     return 1 if tally.faults else 0
 
 
