@@ -22,12 +22,13 @@ import numpy as np
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.container import one_line, show
-from sdatc_cli.media.decoder import DECODE, END, FAILED, FRAME, HEADER, READ, STEP, Request
+from sdatc_cli.media.decoder import DECODE, FAILED, FRAME, HEADER, READ, STEP, Request
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.read import Frame
 
 PROGRAM = "sdatc_cli.media.decoder"
 PATIENCE = 120.0  # seconds without any progress of a decoder that is waited for
+_START = 4  # times as long for its start, on a busy machine
 _MOST_DEATHS = 12  # of the decoder of one input
 _LEAST_MEMORY = 4 << 30  # bytes of address space, most of which is never touched
 _MEMORY_OF_THREAD = 160 << 20  # its stack and heap
@@ -66,8 +67,8 @@ class _Child:
             self._process.stdin.flush()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def receive(self) -> tuple[bytes, Any]:
-        """The next answer that is not a step: FRAME with a Frame, or END with a value. Raises _Died, or its error."""
+    def receive(self) -> Any:
+        """The next answer that is not a step: a Frame, or at the end anything else. Raises _Died, or its error."""
         while True:
             self._waiting_since = time.monotonic()
             kind, size = HEADER.unpack(self._exactly(HEADER.size))
@@ -82,7 +83,7 @@ class _Child:
             self._waiting_since = None
             if kind == FAILED:
                 raise answer[0](answer[1])
-            return kind, answer
+            return answer
 
     def _exactly(self, size: int) -> bytes:
         data = self._answers.read(size)
@@ -114,7 +115,8 @@ class _Child:
         """Ends a process that is waited for and does nothing."""
         while self._process.poll() is None:
             since = self._waiting_since
-            if since is not None and time.monotonic() - since > PATIENCE:
+            patience = PATIENCE * (_START if self.step == "start" else 1)
+            if since is not None and time.monotonic() - since > patience:
                 self._hung = True
                 self._process.kill()
             with suppress(subprocess.TimeoutExpired):
@@ -129,8 +131,9 @@ class _Child:
         self.kill()
         self._process.wait()
         for file in (self._process.stdin, self._answers, self._log):
-            with suppress(OSError):
-                file.close()
+            with suppress(OSError):  # a broken pipe
+                if file is not None:
+                    file.close()
 
 
 class IsolatedReader:
@@ -178,7 +181,7 @@ class IsolatedReader:
         while not self._cancelled:
             child = self._child = self._child or self._begin(done)
             try:
-                kind, answer = child.receive()
+                answer = child.receive()
             except _Died as death:
                 if not self._cancelled:
                     self._learn(child, str(death), done)
@@ -186,7 +189,7 @@ class IsolatedReader:
             except BaseException:
                 self.close()
                 raise
-            if kind == END:
+            if not isinstance(answer, Frame):
                 self.close()
                 self.damage = [*answer, *self._told()]
                 return
@@ -231,7 +234,7 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
     """
     child = _Child(Request(Path(path), _memory(), protocols=protocols))
     try:
-        return child.receive()[1]
+        return child.receive()
     except _Died as death:
         raise InputError(f"{show(Path(path))}: the decoder {death} on this file; it cannot be restored") from death
     finally:
