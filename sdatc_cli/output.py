@@ -24,7 +24,8 @@ def print_error(message: str) -> None:
 
 def print_json(data: Any) -> None:
     """The only thing on stdout when `--json` was given."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    print(text.encode(errors="backslashreplace").decode())  # names need not be Unicode
 
 
 def clock(seconds: float) -> str:

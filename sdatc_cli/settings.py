@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from sdatc_cli.errors import UsageError
 
@@ -84,6 +85,14 @@ def positive(option: str, value: float | None) -> None:
     """Checks that a number is above zero; None passes."""
     if value is not None and value <= 0:
         raise UsageError(f"{option} {value:g}: choose a number above 0")
+
+
+def names(option: str, text: str | None, choices: Iterable[str]) -> tuple[str, ...]:
+    """ "a,b" as its parts in alphabetical order, each of them one of a few; nothing for None."""
+    chosen = sorted({part.strip().lower() for part in (text or "").split(",") if part.strip()})
+    for name in chosen:
+        one_of(option, name, tuple(choices))
+    return tuple(chosen)
 
 
 def one_of(option: str, value: object, choices: tuple[object, ...]) -> None:

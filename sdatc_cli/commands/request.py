@@ -12,7 +12,7 @@ class Request:
     """The command line, each value checked by itself. Times are seconds.
 
     `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
-    edge of a tile, None for auto.
+    edge of a tile, None for auto. `protocols` may be read from besides local files.
     """
 
     sources: tuple[Path, ...]
@@ -28,6 +28,7 @@ class Request:
     skip_existing: bool
     resume: bool
     work_dir: Path | None
+    protocols: tuple[str, ...]
     model: str
     device: str
     dtype: str

@@ -19,7 +19,7 @@ from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoder_trial import check_encoder
 from sdatc_cli.media.encoders import CONTAINERS
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import probe
+from sdatc_cli.media.isolated import probe
 from sdatc_cli.media.target import check_target
 
 
@@ -37,9 +37,13 @@ def restore(request: Request) -> None:
     assert request.out is not None  # request.check() saw to it
     if many:
         codec, overwrite, skip = request.encode.codec, request.overwrite, request.skip_existing
-        restore_many(request, plan_batch(inputs, request.out, codec, overwrite, skip), probe)
+        restore_many(
+            request,
+            plan_batch(inputs, request.out, codec, overwrite, skip),
+            lambda path: probe(path, request.protocols),
+        )
     elif request.previews:
-        info = probe(inputs[0])
+        info = probe(inputs[0], request.protocols)
         if info.kind == "image":
             raise UsageError(f"--preview: {show(info.path)} is a still image, which has no times")
         tasks = plan_previews(info.path, request.out, request.previews, request.duration, request.overwrite)
@@ -56,7 +60,7 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
         if request.as_json:
             output.print_json({"input": str(source), "output": str(out), "skipped": True})
         return
-    info = probe(source)
+    info = probe(source, request.protocols)
     check_target(out, source, request.overwrite)
     encoding = [*(f"{name}={value}" for name, value in request.encode.options), *filter(None, [request.encode.pix_fmt])]
     if encoding and (out.suffix.lower() not in CONTAINERS or out.is_dir()):

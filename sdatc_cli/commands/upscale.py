@@ -32,6 +32,7 @@ def upscale(
     tile: option.Tile = "auto",
     resume: option.Resume = True,
     work_dir: option.WorkDir = None,
+    allow_protocols: option.Protocols = None,
     as_json: option.Json = False,
     quiet: option.Quiet = False,
     debug: option.Debug = False,
@@ -51,13 +52,16 @@ def upscale(
 
     from sdatc_cli.commands.request import Request
     from sdatc_cli.commands.restoring import restore
+    from sdatc_cli.media.container import OUTSIDE
     from sdatc_cli.media.encoders import EncodeOptions
 
+    protocols = settings.names("--allow-protocols", allow_protocols, OUTSIDE)
     encode = EncodeOptions(codec, crf, preset, pix_fmt, extra)
     restore(
         Request(
             sources=tuple(sources), out=out, scale=scale, network=network, encode=encode, start=begin, duration=length,
             previews=previews, sample=sample, overwrite=overwrite, skip_existing=skip_existing, resume=resume,
-            work_dir=work_dir, model=model, device=device, dtype=dtype, as_json=as_json, quiet=quiet, debug=debug,
+            work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype, as_json=as_json,
+            quiet=quiet, debug=debug,
         )
     )  # fmt: skip

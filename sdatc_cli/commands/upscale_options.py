@@ -60,6 +60,7 @@ Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16"], _in(RUN, help="Number
 Tile = Annotated[str, _in(RUN, help="auto, or the edge of a tile in input pixels: smaller needs less memory.")]
 Resume = Annotated[bool, _in(RUN, "--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
 WorkDir = Annotated[Path | None, _in(RUN, metavar="DIR", help="Where unfinished work lies. [default: beside OUT]")]
+Protocols = Annotated[str | None, _in(RUN, metavar="NAMES", help="Read beyond local files: http,hls,concat,...")]
 Json = Annotated[bool, _in(RUN, "--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, _in(RUN, "--quiet", help="No progress and no summary.")]
 Debug = Annotated[bool, _in(RUN, "--debug", help="Show the traceback of an error.")]

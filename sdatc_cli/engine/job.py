@@ -17,7 +17,8 @@ from sdatc_cli.engine.segments import SegmentedVideo, check_room
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.isolated import IsolatedReader
+from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import check_target
 from sdatc_cli.media.write import MediaWriter
 from sdatc_models.restorer import RestoreOptions, Restorer
@@ -123,7 +124,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     total = expected_frames(job.info, job.start, job.duration)
     identity = _identity(job)
     with ExitStack() as stack:
-        reader = stack.enter_context(FrameReader(job.info, job.start, job.duration))
+        reader = stack.enter_context(IsolatedReader(job.info, job.start, job.duration))
         sink, done, stored, tile = open_sink(job, identity, stack, watcher.notice)
         resumed = stored
         network = frugal(load(), job, tile, watcher.notice)
@@ -140,7 +141,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
         def work(frames: Iterator[Frame]) -> Iterator[Frame]:
             return restore_frames(frames, network, job.scale, done)
 
-        timing = run(reader, work, store)
+        timing = run(reader, work, store, cancel=reader.cancel)
         if not stored:
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
         if _identity(job) != identity:

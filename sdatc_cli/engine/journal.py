@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sdatc_cli.errors import OutputError
-from sdatc_cli.media.container import one_line, show
+from sdatc_cli.media.container import one_line, protocol_of, show
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.target import sync
 
@@ -203,7 +203,12 @@ def try_lock(handle: int) -> bool:
 
 
 def input_identity(info: MediaInfo) -> dict[str, Any]:
-    """Tells one state of an input from another: size, time of change, and the content of both ends. OSError."""
+    """Tells one state of an input from another: size, time of change, and the content of both ends. OSError.
+
+    Of what is no file, only the name is known.
+    """
+    if protocol_of(info.path) is not None:
+        return {"name": str(info.path)}
     digest = hashlib.sha256()
     size = changed = 0
     for path in info.frames or (info.path,):

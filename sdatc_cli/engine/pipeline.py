@@ -60,11 +60,16 @@ class _Line:
 
 
 def run(
-    source: Iterable[T], work: Callable[[Iterator[T]], Iterator[R]], store: Callable[[R], None], depth: int = 4
+    source: Iterable[T],
+    work: Callable[[Iterator[T]], Iterator[R]],
+    store: Callable[[R], None],
+    depth: int = 4,
+    cancel: Callable[[], None] = lambda: None,
 ) -> Timing:
     """Drives `work(source)` into `store`. `source` is iterated in one thread, `store` called in another, `work` here.
 
-    depth: items each of the two queues may hold. Raises what any stage raised, the first one first.
+    depth: items each of the two queues may hold. `cancel` makes a `source` that is waiting for something give up; it is
+    called at the end, however that comes. Raises what any stage raised, the first one first.
     """
     stop = threading.Event()
     errors: list[BaseException] = []
@@ -106,6 +111,7 @@ def run(
         pass
     finally:
         stop.set()
+        cancel()
         for thread in threads:
             thread.join()
     if errors:

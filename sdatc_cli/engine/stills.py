@@ -14,7 +14,8 @@ from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.errors import UsageError
 from sdatc_cli.media.container import show
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.isolated import IsolatedReader
+from sdatc_cli.media.read import Frame
 from sdatc_cli.media.write import upright
 from sdatc_models.restorer import Restorer
 
@@ -66,9 +67,9 @@ def before_after(
 
 def _frames_from(info: MediaInfo, moment: float) -> list[Frame]:
     """At most a clip's worth of frames from a moment on."""
-    with FrameReader(info, moment) as reader, closing(_each(reader)) as frames:
+    with IsolatedReader(info, moment) as reader, closing(_each(reader)) as frames:
         return list(islice(frames, LENGTH))
 
 
-def _each(reader: FrameReader) -> Generator[Frame, None, None]:
+def _each(reader: IsolatedReader) -> Generator[Frame, None, None]:
     yield from reader

@@ -24,8 +24,8 @@ from sdatc_cli.media.encoders import container_format, quantiser_for
 from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import probe
-from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.isolated import IsolatedReader, probe
+from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import can_hold
 from sdatc_cli.media.target import TargetFile, check_target
 from sdatc_cli.media.write import upright
@@ -123,7 +123,7 @@ def degrade(
         rate = recipe.fps or info.frame_rate or Fraction(25)
         size = (width // recipe.scale, height // recipe.scale)
         command = _command(recipe, info, size, rate, frames, sound, target.path, container)
-        reader = stack.enter_context(FrameReader(info))
+        reader = stack.enter_context(IsolatedReader(info))
         total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
         count = feed(command, _reduced(reader, info, recipe, frames, total, progress))
         if not count:
@@ -131,7 +131,8 @@ def degrade(
         shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
         made = _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
         made["input_damage"] = reader.damage
-        note_target.path.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+        note_target.path.write_bytes(text.encode(errors="backslashreplace"))  # of names that are not Unicode
         target.commit()
         note_target.commit()
     return note
@@ -178,18 +179,19 @@ def _command(
         settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
     streams = [raw.video]
     if sound:
-        original = ffmpeg.input(f"file:{info.path.absolute()}", protocol_whitelist="file")
+        original = ffmpeg.input("INPUT", protocol_whitelist="file")
         streams += [original[str(index)] for index in sound]
         settings["c:a"] = "copy"
         if frames is not None:
             settings["t"] = f"{float(frames / rate):.6f}"
-    output = ffmpeg.output(*streams, f"file:{path}", **settings)
+    output = ffmpeg.output(*streams, "OUTPUT", **settings)
     output = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
-    return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary(), overwrite_output=True)]
+    names = {"INPUT": f"file:{info.path.absolute()}", "OUTPUT": f"file:{path}"}  # ffmpeg-python takes only Unicode
+    return [names.get(str(part), str(part)) for part in ffmpeg.compile(output, ffmpeg_binary(), overwrite_output=True)]
 
 
 def _reduced(
-    reader: FrameReader,
+    reader: IsolatedReader,
     info: MediaInfo,
     recipe: Recipe,
     frames: int | None,
@@ -206,7 +208,7 @@ def _reduced(
             progress(done + 1, total)
 
 
-def _at_rate(reader: FrameReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
+def _at_rate(reader: IsolatedReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
     """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick."""
     if fps is None or info.kind != "video":
         yield from reader

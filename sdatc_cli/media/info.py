@@ -59,7 +59,7 @@ class MediaInfo:
     `width` and `height` are those of the coded frames, before `rotation` (degrees counter-clockwise that a player
     turns them). `frame_count` and `duration` (seconds) are estimates. `start_time` is the time of the first
     timestamp of the container in seconds: `start` arguments count from it. `frames` lists the files of a still image
-    or of a folder. `notices` are lines a person should read.
+    or of a folder. `notices` are lines a person should read. `protocols` may be used to read it, beside files.
     """
 
     path: Path
@@ -85,4 +85,5 @@ class MediaInfo:
     has_alpha: bool = False
     mastering: Mastering | None = None
     frames: tuple[Path, ...] = ()
+    protocols: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.color import is_rgb
-from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, show
+from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, protocol_of, refers_outside, show
 from sdatc_cli.media.images import is_image, probe_images
 from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
@@ -24,17 +25,17 @@ __all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
 
 
-def probe(path: Path) -> MediaInfo:
-    """What a video file, a still image or a folder of numbered frames holds.
+def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
+    """What a video file, a still image or a folder of numbered frames holds; `protocols` as in `open_input`.
 
     Raises InputError if it is missing, unreadable, or holds no frames.
     """
     path = Path(path)
-    check_input(path)
-    if path.is_dir() or is_image(path):
+    check_input(path, protocols)
+    if path.is_dir() or (is_image(path) and path.is_file()):
         return probe_images(path)
-    with open_input(path) as container:
-        return _probe_video(path, container)
+    with open_input(path, protocols) as container:
+        return replace(_probe_video(path, container), protocols=protocols)
 
 
 def pick_video(container: InputContainer, path: Path) -> VideoStream:
@@ -91,6 +92,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     except (av.error.FFmpegError, OSError):
         frame = None
     if frame is None:
+        if protocol_of(path) is None and refers_outside(path):
+            raise InputError(f"{show(path)}: its pictures lie in another file, which is not followed; give that file")
         raise InputError(f"{show(path)}: no frame of the video can be decoded ({stream.codec_context.name})")
     if frame.width < 1 or frame.height < 1 or frame.width * frame.height > MAX_PIXELS:
         raise InputError(f"{show(path)}: frames of {frame.width}x{frame.height} pixels cannot be restored")

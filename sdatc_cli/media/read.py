@@ -1,7 +1,7 @@
 """Frames of an input, one after the other, in constant memory."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,7 @@ from sdatc_cli.media.info import MediaInfo
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
 _MOST_READ_ERRORS = 200  # in a row; then the rest of the file is given up
+END = -1  # stands for the number of a packet, see Care
 
 
 @dataclass
@@ -44,6 +45,21 @@ class Frame:
     alpha: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Care:
+    """How to read an input that brought the decoder down before, and who hears of every step beforehand.
+
+    Packets (files of a folder) are numbered from 0 as they are read; END stands for what a decoder holds back at the
+    end. Those in `left_out` are not decoded, and nothing is read from number `stop` on. Without `threads` a fault
+    belongs to the packet that is being decoded. `tell` gets "read" or "decode", the number, and seconds where known.
+    """
+
+    left_out: frozenset[int] = frozenset()
+    stop: int | None = None
+    threads: bool = True
+    tell: Callable[[str, int, float | None], None] = lambda step, number, time: None
+
+
 class FrameReader:
     """Iterates over the frames of an input from `start` on for `duration` seconds (both from the input's first time).
 
@@ -52,13 +68,16 @@ class FrameReader:
     folder counts 25 frames a second.
     """
 
-    def __init__(self, info: MediaInfo, start: float | None = None, duration: float | None = None) -> None:
+    def __init__(
+        self, info: MediaInfo, start: float | None = None, duration: float | None = None, care: Care | None = None
+    ) -> None:
         self.info = info
         self.damage: list[str] = []
         self._start = start or 0.0
         self._end = None if duration is None else self._start + duration
         self._container: InputContainer | None = None
         self._log = DamageLog()
+        self._care = care or Care()
 
     def __enter__(self) -> "FrameReader":
         return self
@@ -87,6 +106,10 @@ class FrameReader:
             time = index / float(info.frame_rate or 25)
             if info.kind == "frames" and (time < self._start - 1e-9 or (self._end and time >= self._end - 1e-9)):
                 continue
+            if index in self._care.left_out:
+                self.damage.append(f"frame left out: {show(path)}: the decoder crashed or hung on it")
+                continue
+            self._care.tell("decode", index, None)
             try:
                 image, alpha = read_picture(path)
             except InputError as error:
@@ -103,7 +126,7 @@ class FrameReader:
         info = self.info
         rgb = is_rgb(info.pix_fmt)
         converter = Converter(resolve(info.color, info.width, info.height, rgb))
-        container = self._container = open_input(info.path)
+        container = self._container = open_input(info.path, info.protocols)
         if info.video_index >= len(container.streams.get()):
             raise InputError(f"{show(info.path)}: the file changed after it was probed")
         stream = container.streams[info.video_index]
@@ -112,9 +135,9 @@ class FrameReader:
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if self._care.threads else "NONE"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        source = _Source(container, stream, self._log, info)
+        source = _Source(container, stream, self._log, info, self._care)
         try:
             yield from self._select(source, converter)
         finally:
@@ -159,8 +182,10 @@ class FrameReader:
 class _Source:
     """Decodes one stream: faults are logged, missing timestamps filled in."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, log: DamageLog, info: MediaInfo) -> None:
-        self._container, self._stream, self._log, self._info = container, stream, log, info
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, log: DamageLog, info: MediaInfo, care: Care
+    ) -> None:
+        self._container, self._stream, self._log, self._info, self._care = container, stream, log, info, care
         self.time_base = stream.time_base or Fraction(1, 1000)
         self.announced = 0 if info.container == "avi" else stream.frames  # AVI counts repetitions
         self.count = 0  # frames decoded or skipped
@@ -197,7 +222,7 @@ class _Source:
 
     def _decoded(self, first: int | None) -> Iterator[VideoFrame | None]:
         """Frames, then None to flush."""
-        for packet in self._from_keyframe(first):
+        for number, packet in self._from_keyframe(first):
             flush = packet.size == 0 and packet.pts is None and packet.dts is None
             if packet.size == 0 and not flush:
                 continue  # AVI marks a repeated frame so; sent on, it would end the decoder
@@ -207,16 +232,23 @@ class _Source:
             self._unstamped |= packet.pts is None and not flush
             if self._first_dts is None:
                 self._first_dts = packet.dts
+            time = self.seconds(packet.pts or packet.dts)
+            if number in self._care.left_out:
+                self._log.add("packets were left out, for the decoder crashed or hung on them", time)
+                continue
+            self._care.tell("decode", number, time)
             try:
                 frames = packet.decode()
             except av.error.EOFError:
                 break
             except (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError):
-                self._log.add("packets could not be decoded", self.seconds(packet.pts or packet.dts))
+                self._log.add("packets could not be decoded", time)
                 continue
             yield from self._counted(frames)
-        with contextlib.suppress(av.error.FFmpegError, ValueError, ArithmeticError, MemoryError):
-            yield from self._counted(self._stream.decode(None))
+        if END not in self._care.left_out:
+            self._care.tell("decode", END, None)
+            with contextlib.suppress(av.error.FFmpegError, ValueError, ArithmeticError, MemoryError):
+                yield from self._counted(self._stream.decode(None))
         yield None
 
     def _counted(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
@@ -226,40 +258,47 @@ class _Source:
             self.count += 1
             yield frame
 
-    def _from_keyframe(self, first: int | None) -> Iterator[Packet]:
+    def _from_keyframe(self, first: int | None) -> Iterator[tuple[int, Packet]]:
         """All packets from the last keyframe at or before timestamp `first`; the others are only counted."""
         if first is None:
             yield from self._packets()
             return
-        held: list[Packet] = []
+        held: list[tuple[int, Packet]] = []
         packets = self._packets()
-        for packet in packets:
+        for number, packet in packets:
             if packet.is_keyframe and packet.pts is not None and packet.pts <= first:
-                self._seen.extend(p.pts for p in held if p.pts is not None and not p.is_discard)
+                self._seen.extend(p.pts for _, p in held if p.pts is not None and not p.is_discard)
                 held = []
-            held.append(packet)
+            held.append((number, packet))
             if packet.pts is None or packet.pts > first or len(held) > _LONGEST_GOP:
                 break
         yield from held
         yield from packets
 
-    def _packets(self) -> Iterator[Packet]:
-        """Packets of the stream, going on after read errors where the demuxer can."""
-        errors = 0
+    def _packets(self) -> Iterator[tuple[int, Packet]]:
+        """Packets of the stream with their numbers, going on after read errors where the demuxer can."""
+        errors = number = 0
         last = None
-        while True:
+        packets = self._container.demux(self._stream)
+        while number != self._care.stop:
+            self._care.tell("read", number, self.seconds(last))
             try:
-                for packet in self._container.demux(self._stream):
-                    errors = 0
-                    last = packet.pts if packet.pts is not None else last
-                    yield packet
-                return
+                packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
                 errors += 1
                 if errors == 1:
                     self._log.add(f"read errors ({one_line(error)})", self.seconds(last))
                 if errors > _MOST_READ_ERRORS:
                     return
+                packets = self._container.demux(self._stream)
+                continue
+            if packet is None:
+                return
+            errors = 0
+            last = packet.pts if packet.pts is not None else last
+            yield number, packet
+            number += 1
+        self._log.add("place from which the rest was left out, for reading it crashed or hung", self.seconds(last))
 
 
 class _Clock:

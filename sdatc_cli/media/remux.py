@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import av
@@ -77,9 +76,9 @@ def _label(copy: Any, stream: Stream, container: str = "") -> Stream:
     return copy
 
 
-def _picture(path: Path, index: int) -> bytes:
+def _picture(info: MediaInfo, index: int) -> bytes:
     """The file of a cover picture."""
-    with open_input(path) as container:
+    with open_input(info.path, info.protocols) as container:
         return next((bytes(p) for p in container.demux(container.streams[index]) if p.size), b"")
 
 
@@ -92,7 +91,7 @@ class StreamCopier:
 
     def __init__(self, info: MediaInfo, container: str, start: float | None, end: float | None, shift: float) -> None:
         self.notices: list[str] = []
-        self.input = open_input(info.path)
+        self.input = open_input(info.path, info.protocols)
         self._info, self._container, self._shift = info, container, shift
         self._start = None if start is None else info.start_time + start
         self._end = None if end is None else info.start_time + end
@@ -119,7 +118,7 @@ class StreamCopier:
         """Add one stream as it is, as an attached file, or converted; else leave it out and say so."""
         if info.cover and self._container == "matroska" and info.codec in _PICTURES:
             name = stream.metadata.get("filename") or f"cover.{info.codec.replace('mjpeg', 'jpg')}"
-            picture = _picture(self._info.path, stream.index)
+            picture = _picture(self._info, stream.index)
             _label(output.add_attachment(name, _PICTURES[info.codec], picture), stream)
             return
         if can_hold(stream, self._container):

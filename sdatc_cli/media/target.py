@@ -1,5 +1,6 @@
 """Outputs appear under their final name whole or not at all."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -57,12 +58,19 @@ class TargetFile:
 
 
 class TargetFolder:
-    """A temporary folder beside `out`; `commit` renames it, or moves its files into an existing folder of frames."""
+    """A temporary folder beside `out`; `commit` gives it that name in place of an earlier folder of frames.
+
+    The earlier folder is whole until then: it is set aside under a hidden name, put back if the new one cannot take its
+    place (by the next run if this one is killed between the two), and deleted only afterwards.
+    """
 
     def __init__(self, out: Path, endings: frozenset[str]) -> None:
         """Raises OutputError if `out` is a file or a folder that holds anything but numbered frames."""
-        self.out = out
+        self.out = out = out.resolve() if out.is_dir() else out
+        self._earlier = out.with_name(f".{out.name}.earlier")
         try:
+            if not os.path.lexists(out) and self._earlier.is_dir():
+                os.rename(self._earlier, out)
             if out.is_dir():
                 alien = next((p for p in out.iterdir() if p.suffix not in endings or not p.stem.isdigit()), None)
                 if alien is not None:
@@ -77,16 +85,19 @@ class TargetFolder:
         """Give the folder its name; frames of an earlier run give way."""
         try:
             share(self.path, 0o777)
-            if self.out.is_dir():
-                for old in list(self.out.iterdir()):
-                    old.unlink()
-                self.out.rmdir()
             sync(self.path)
-            os.replace(self.path, self.out)
+            if self.out.is_dir():
+                shutil.rmtree(self._earlier, ignore_errors=True)
+                os.rename(self.out, self._earlier)
+            os.rename(self.path, self.out)
             sync(self.out.absolute().parent)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                if self._earlier.is_dir() and not os.path.lexists(self.out):
+                    os.rename(self._earlier, self.out)
             self.discard()
             raise OutputError(f"{show(self.out)}: cannot be written ({one_line(error)})") from error
+        shutil.rmtree(self._earlier, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the temporary folder and what is in it."""

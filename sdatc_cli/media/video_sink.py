@@ -89,17 +89,18 @@ class VideoSink:
         return base
 
     def _container_options(self) -> dict[str, str]:
-        """Keep the muxer from moving frames.
+        """Keep the muxer from moving frames, and from writing dates and random numbers into the file.
 
         AVI counts in whole frames: shifted by the priming of its sound, the video would get a hole. MP4 counts the time
         before the first frame in a clock of its own: let it be as fine as the frames'.
         """
+        options = {"fflags": "+bitexact"}
         if self._format == "avi":
-            return {"avoid_negative_ts": "disabled"}
-        if self._format not in ("mp4", "mov"):
-            return {}
-        scale = self._base.denominator
-        return {"movie_timescale": str(scale * -(-10_000 // scale))}
+            options["avoid_negative_ts"] = "disabled"
+        if self._format in ("mp4", "mov"):
+            scale = self._base.denominator
+            options["movie_timescale"] = str(scale * -(-10_000 // scale))
+        return options
 
     def _clock_shift(self) -> float:
         """Seconds to take off every timestamp of the input."""

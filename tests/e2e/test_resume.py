@@ -6,7 +6,6 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import av
 import pytest
@@ -14,48 +13,10 @@ import pytest
 from sdatc_cli.app import run
 from sdatc_cli.engine import journal, segments
 from tests.conftest import write_clip
-
-SHORT = 6  # frames a stretch, where the test can choose
-
-
-@pytest.fixture
-def short_stretches(monkeypatch):
-    monkeypatch.setattr(segments, "STRETCH", SHORT)
+from tests.e2e.failing import SHORT, stop_at
 
 
-@pytest.fixture
-def sdatc(tiny_models, capfd):
-    """Runs the command; returns (exit code, JSON or None, stderr)."""
-
-    def call(source: Path, out: Path, *words: object, model: str = "lively"):
-        capfd.readouterr()
-        code = run(
-            [*map(str, ["upscale", source, "-o", out, "--model", tiny_models[model]]), "--steps", "1", "--json"]
-            + [str(word) for word in words]
-        )
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out else None, said.err
-
-    return call
-
-
-def stop_at(monkeypatch, calls: int, error: BaseException) -> None:
-    """Makes the network fail at its call number `calls`, once."""
-    from sdatc_models.restorer import Restorer
-
-    real, count = Restorer.restore, 0
-
-    def restore(self, clip, frames, options):
-        nonlocal count
-        count += 1
-        if count == calls:
-            raise error
-        return real(self, clip, frames, options)
-
-    monkeypatch.setattr(Restorer, "restore", restore)
-
-
-@pytest.mark.parametrize(("name", "moments"), [("out.mp4", range(1, 9, 2)), ("out.ts", [6])])
+@pytest.mark.parametrize(("name", "moments"), [("out.mp4", range(1, 9, 2)), ("out.ts", [6]), ("out.mkv", [6])])
 def test_a_run_stopped_at_any_clip_goes_on_to_the_same_file(
     name, moments, short_stretches, sdatc, tmp_path, monkeypatch
 ):
@@ -223,7 +184,6 @@ def test_an_input_that_changes_during_the_run(short_stretches, sdatc, tmp_path, 
 
 KILLER = """
 import os, random, signal, sys, time
-from sdatc_cli.app import run
 from sdatc_cli.engine import segments
 import sdatc_cli.engine.job
 segments.STRETCH = 6

@@ -1,5 +1,7 @@
 """Still images and folders of frames, in and out."""
 
+import errno
+import os
 from dataclasses import replace
 from fractions import Fraction
 
@@ -175,3 +177,34 @@ def test_hdr_pictures_are_tagged_or_refused(tmp_path):
     with pytest.raises(UsageError, match="HDR"):
         convert(source, tmp_path / "out.jpg")
     assert leftovers(tmp_path, "in.mkv", "out.png") == []
+
+
+def frames_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_earlier_frames_are_whole_until_the_new_ones_take_their_place(tmp_path, monkeypatch):
+    source = write_video(tmp_path / "in.mkv", footage(3, 32, 24))
+    out = tmp_path / "frames"
+    convert(source, out)
+    before = frames_in(out)
+    real, calls = os.rename, []
+
+    def rename(one, other):
+        calls.append((one, other))
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(one, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(OutputError, match="cannot be written"):
+            convert(source, out, scale=1, overwrite=True)
+    assert len(calls) == 3 and frames_in(out) == before and leftovers(tmp_path, "in.mkv", "frames") == []
+    out.rename(tmp_path / ".frames.earlier")  # as a kill between the two renames leaves it
+    with pytest.raises(RuntimeError), MediaWriter(out, probe(source), 64, 48, FAST, True):
+        raise RuntimeError
+    assert frames_in(out) == before and leftovers(tmp_path, "in.mkv", "frames") == []
+    convert(source, out, scale=1, overwrite=True)
+    assert len(frames_in(out)) == 3 and frames_in(out) != before
+    assert leftovers(tmp_path, "in.mkv", "frames") == []

@@ -44,6 +44,14 @@ def test_chapters_and_metadata_are_kept(rich_mkv, tmp_path):
         assert (tags["title"], tags["comment"]) == ("A test film", '50% "quoted"; odd')
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_two_equal_runs_give_equal_files(ending, rich_mkv, tmp_path):
+    """No dates of now, no random identifiers."""
+    for name in ("one", "other"):
+        convert(rich_mkv, tmp_path / f"{name}.{ending}")
+    assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"other.{ending}").read_bytes()
+
+
 def test_mp4_keeps_what_it_can_and_names_the_rest(rich_mkv, tmp_path):
     out = tmp_path / "out.mp4"
     _, notices = convert(rich_mkv, out)
