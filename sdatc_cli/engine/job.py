@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdatc_cli import __version__
+from sdatc_cli.engine.join import check_room
 from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
 from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
-from sdatc_cli.engine.segments import SegmentedVideo, check_room
+from sdatc_cli.engine.segments import SegmentedVideo
+from sdatc_cli.engine.stretch import OutputPlan
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
@@ -52,6 +54,11 @@ class Job:
     def size(self) -> tuple[int, int]:
         """(width, height) of the output, before rotation."""
         return self.scale * self.info.width, self.scale * self.info.height
+
+    @property
+    def output(self) -> OutputPlan:
+        """What the stretches of a video output share."""
+        return OutputPlan(self.out, self.info, self.size, self.encode, self.start, self.duration)
 
     @property
     def resumable(self) -> bool:
@@ -124,7 +131,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     identity = _identity(job)
     with ExitStack() as stack:
         reader = stack.enter_context(FrameReader(job.info, job.start, job.duration))
-        sink, done, stored, tile = open_sink(job, identity, stack, watcher.notice)
+        sink, lacks, stored, tile = open_sink(job, identity, stack, watcher.notice)
         resumed = stored
         network = frugal(load(), job, tile, watcher.notice)
         watcher.progress(stored, total)
@@ -138,7 +145,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
             watcher.progress(stored, total)
 
         def work(frames: Iterator[Frame]) -> Iterator[Frame]:
-            return restore_frames(frames, network, job.scale, done)
+            return restore_frames(frames, network, job.scale, lacks)
 
         timing = run(reader, work, store)
         if not stored:
@@ -155,28 +162,38 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
 
 def open_sink(
     job: Job, identity: dict[str, Any], stack: ExitStack, notice: Callable[[str], None]
-) -> tuple[MediaWriter | SegmentedVideo, int, int, int | None]:
-    """Where frames go; the index of the first frame it lacks, how many it has, and the tile they were made with.
+) -> tuple[MediaWriter | SegmentedVideo, Callable[[int], bool], int, int | None]:
+    """Where frames go; whether it lacks a frame, how many frames it has, and the tile they were made with.
 
     Raises UsageError or OutputError.
     """
     if not job.resumable:
         writer = MediaWriter(job.out, job.info, *job.size, job.encode, job.overwrite, job.start, job.duration)
-        return stack.enter_context(writer), 0, 0, None
+        return stack.enter_context(writer), lambda index: True, 0, None
+    journal = open_journal(job, identity, notice)
+    try:
+        sink = SegmentedVideo(journal, job.output)
+    except BaseException:
+        journal.abandon()
+        raise
+    tile = journal.segments[-1].tile if journal.segments else None
+    return stack.enter_context(sink), lambda index: not sink.has(index), sink.stored, tile
+
+
+def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], None]) -> Journal:
+    """The journal of a video output, with the earlier work that can be taken up. Raises OutputError."""
     check_target(job.out, job.info.path, job.overwrite)
     journal = Journal(work_folder(job.out, job.work_dir), job.out)
     try:
         earlier = journal.begin(identity, job.resume)
         left = (expected_frames(job.info, job.start, job.duration) or 0) - sum(s.frames for s in journal.segments)
         check_room(journal.folder.parent, job.size, max(left, 0))
-        sink = SegmentedVideo(journal, job.info, job.size, job.encode, job.start, job.duration)
     except BaseException:
         journal.abandon()
         raise
     if earlier:
         notice(earlier)
-    tile = journal.segments[-1].tile if journal.segments else None
-    return stack.enter_context(sink), sink.done, sink.stored, tile
+    return journal
 
 
 def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str], None]) -> Frugal[Restorer]:

@@ -18,11 +18,14 @@ SMALLEST_EDGE = 16  # pixels of an input frame
 Network = Callable[[Tensor, Sequence[int]], Tensor]  # (N, 3, h, w), absolute indices -> (N, 3, 4h, 4w)
 
 
-def restore_frames(frames: Iterable[Frame], network: Network, scale: int = 4, done: int = 0) -> Iterator[Frame]:
+def restore_frames(
+    frames: Iterable[Frame], network: Network, scale: int = 4, wanted: Callable[[int], bool] = lambda index: True
+) -> Iterator[Frame]:
     """Restores a stream; holds a handful of frames whatever its length.
 
     Yields one frame for every frame that goes in, in order, `scale` (2, 3 or 4) times larger, with the same timestamps
-    and the same pixel type. Frames with an absolute index below `done` are looked at but not restored, and not yielded.
+    and the same pixel type. Frames whose absolute index is not `wanted` are looked at but not yielded, and only
+    restored where they share a clip with a wanted one.
     """
     blender = Blender()
     waiting: dict[int, Frame] = {}  # timestamps of the frames in the blender; their `image` is the source's pixel type
@@ -30,11 +33,11 @@ def restore_frames(frames: Iterable[Frame], network: Network, scale: int = 4, do
     def finish(finished: Iterable[tuple[int, np.ndarray]]) -> Iterator[Frame]:
         for index, image in finished:
             frame = waiting.pop(index)
-            if index >= done:
+            if wanted(index):
                 yield replace(frame, image=to_pixels(image, frame.image.dtype))
 
     for clip in _grouped(frames):
-        if clip.stop <= done:
+        if not any(map(wanted, range(clip.start, clip.stop))):
             continue
         for frame in clip.items:
             waiting.setdefault(frame.index, replace(frame, image=frame.image[:0]))
