@@ -1,12 +1,13 @@
 """`sdatc upscale`: a video (image, folder of frames) in, a larger, restored one out."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sdatc_cli import output, settings
+from sdatc_cli.commands.engines import Engine, restore
 from sdatc_cli.errors import Interrupted, ModelError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ Guidance = Annotated[float | None, typer.Option(help="Strength of the motion gui
 Flow = Annotated[Literal["dis", "raft", "none"], typer.Option(help="Optical flow; raft needs torchvision.")]
 Color = Annotated[Literal["adain", "wavelet", "none"], typer.Option(help="How colours are kept.")]
 Seed = Annotated[int, typer.Option(help="The noise; the same seed gives the same video.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; several as cuda:0,cuda:1 or all.")]
+EngineName = Annotated[Literal["local", "ray"], typer.Option("--engine", help="ray: the nodes of a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: RAY_ADDRESS, else this machine]")]
 Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Number format of the networks.")]
 Tile = Annotated[str, typer.Option(help="auto, or the edge of a tile in input pixels: smaller needs less memory.")]
 Codec = Annotated[str, typer.Option(help="Video encoder.")]
@@ -56,6 +59,8 @@ def upscale(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    engine: EngineName = "local",
+    address: Address = None,
     tile: Tile = "auto",
     codec: Codec = "libx264",
     crf: Crf = 16,
@@ -91,28 +96,20 @@ def upscale(
     from sdatc_cli.engine.job import Job
     from sdatc_models.restorer import RestoreOptions  # from here on torch is needed, which takes seconds
 
-    restore = RestoreOptions(steps, solver, fidelity, guidance, flow, color, seed, edge)
+    how = RestoreOptions(steps, solver, fidelity, guidance, flow, color, seed, edge)
     encode = EncodeOptions(codec, crf, preset)
-    job = Job(info, out, scale, restore, edge is None, encode, begin, length, overwrite, resume, work_dir)
-    _run(job, model, device, dtype, output.Terminal(quiet), as_json)
+    job = Job(info, out, scale, how, edge is None, encode, begin, length, overwrite, resume, work_dir)
+    _run(job, Engine(model, device, dtype, engine, address), output.Terminal(quiet), as_json)
 
 
-def _run(job: "Job", model: str, device: str, dtype: str, terminal: output.Terminal, as_json: bool) -> None:
-    from sdatc_cli.engine import job as engine
-    from sdatc_cli.engine.device import dtype_name, pick_device, pick_dtype
-
-    where = pick_device(device)
-    numbers = pick_dtype(dtype, where)
-    how = {"device": str(where), "dtype": dtype_name(numbers)}
-    job = replace(job, model={"weights": model_checksums(model), "device": where.type, "dtype": how["dtype"]})
+def _run(job: "Job", engine: Engine, terminal: output.Terminal, as_json: bool) -> None:
     try:
-        with terminal.showing("restoring"):
-            result = engine.upscale(job, lambda: load_model(model, where, numbers), terminal)
+        result, how = restore(job, engine, terminal)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {job.out} was not written{_kept(job)}") from None
     terminal.say(summary(job, result))
     if as_json:
-        paths = {"input": str(job.info.path), "output": str(job.out), "model": model}
+        paths = {"input": str(job.info.path), "output": str(job.out), "model": engine.model}
         options = {"scale": job.scale, "restore": asdict(job.restore), "encode": asdict(job.encode)}
         output.print_json(paths | result.as_dict() | how | {"options": options, "notices": terminal.notices})
 

@@ -128,7 +128,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     for line in job.info.notices:
         watcher.notice(line)
     total = expected_frames(job.info, job.start, job.duration)
-    identity = _identity(job)
+    identity = identity_of(job)
     with ExitStack() as stack:
         reader = stack.enter_context(FrameReader(job.info, job.start, job.duration))
         sink, lacks, stored, tile = open_sink(job, identity, stack, watcher.notice)
@@ -150,7 +150,7 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
         timing = run(reader, work, store)
         if not stored:
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
-        if _identity(job) != identity:
+        if identity_of(job) != identity:
             raise InputError(f"{job.info.path}: changed while it was read; run the command again")
     for line in [*reader.damage, *sink.notices]:
         watcher.notice(line)
@@ -202,13 +202,18 @@ def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str
     if tile is not None:
         options = replace(options, tile=tile)
     elif job.tile_auto:
-        free = free_bytes(restorer.device)
-        cost = BYTES_PER_PIXEL.get(restorer.config.name, BYTES_PER_PIXEL["lite"])
-        tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
-        if tile is not None:
-            notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
+        tile = pick_tile(job, restorer.config.name, free_bytes(restorer.device), notice)
         options = replace(options, tile=tile)
     return Frugal(restorer, options, notice)
+
+
+def pick_tile(job: Job, model: str, free: int | None, notice: Callable[[str], None]) -> int | None:
+    """The tile that `free` bytes allow the networks of a configuration; None for whole frames."""
+    cost = BYTES_PER_PIXEL.get(model, BYTES_PER_PIXEL["lite"])
+    tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
+    if tile is not None:
+        notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
+    return tile
 
 
 def expected_frames(info: MediaInfo, start: float | None, duration: float | None) -> int | None:
@@ -221,7 +226,7 @@ def expected_frames(info: MediaInfo, start: float | None, duration: float | None
     return left if duration is None else min(left, round(duration * rate))
 
 
-def _identity(job: Job) -> dict[str, Any]:
+def identity_of(job: Job) -> dict[str, Any]:
     """`job.identity`, with InputError in place of OSError."""
     try:
         return job.identity()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdatc_cli.engine.plan import Blender, Clip, clips
+from sdatc_cli.engine.plan import LENGTH, Blender, Clip, clips
 from sdatc_cli.engine.resize import reduce
 from sdatc_cli.engine.scenes import mark_cuts
 from sdatc_cli.errors import InputError
@@ -27,6 +27,20 @@ def restore_frames(
     and the same pixel type. Frames whose absolute index is not `wanted` are looked at but not yielded, and only
     restored where they share a clip with a wanted one.
     """
+    yield from _restored(clips(_marked(frames)), network, scale, wanted)
+
+
+def restore_part(frames: Iterable[Frame], network: Network, scale: int, first: int, stop: int) -> Iterator[Frame]:
+    """The frames [first, stop) of `restore_frames` of a whole stream, to the bit, from a part of the stream.
+
+    `first` and `stop` are multiples of plan.STRIDE. The part is what the stream has of [first - LENGTH, stop + LENGTH).
+    """
+    yield from _restored(clips(_marked(frames), first - LENGTH), network, scale, range(first, stop).__contains__)
+
+
+def _restored(
+    clips: Iterable[Clip[Frame]], network: Network, scale: int, wanted: Callable[[int], bool]
+) -> Iterator[Frame]:
     blender = Blender()
     waiting: dict[int, Frame] = {}  # timestamps of the frames in the blender; their `image` is the source's pixel type
 
@@ -36,7 +50,7 @@ def restore_frames(
             if wanted(index):
                 yield replace(frame, image=to_pixels(image, frame.image.dtype))
 
-    for clip in _grouped(frames):
+    for clip in clips:
         if not any(map(wanted, range(clip.start, clip.stop))):
             continue
         for frame in clip.items:
@@ -45,9 +59,9 @@ def restore_frames(
     yield from finish(blender.flush())
 
 
-def _grouped(frames: Iterable[Frame]) -> Iterator[Clip[Frame]]:
-    """The stream's clips, cut at scene borders."""
-    return clips((frame.index, frame, cut) for frame, cut in mark_cuts(_checked(frames)))
+def _marked(frames: Iterable[Frame]) -> Iterator[tuple[int, Frame, bool]]:
+    """(absolute index, frame, whether a scene begins with it)."""
+    return ((frame.index, frame, cut) for frame, cut in mark_cuts(_checked(frames)))
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:

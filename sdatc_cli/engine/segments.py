@@ -50,8 +50,8 @@ class SegmentedVideo:
         try:
             if self._open is None or self._open.number != number:
                 self._finish_stretch()
-                clock = clock_before(self._journal, number)
-                self._open = StretchWriter(self._plan, self._journal.folder, number, clock)
+                file = self._journal.folder / f"{number:06}.packets"
+                self._open = StretchWriter(self._plan, file, number, clock_before(self._journal, number))
             self._open.write(frame)
         except OSError as error:
             raise trouble(self._journal, error) from error

@@ -27,15 +27,15 @@ class OutputPlan:
 
 
 class StretchWriter:
-    """Encodes the frames of stretch `number` into a file in `folder`; `close` finishes it, `abort` removes it."""
+    """Encodes the frames of stretch `number` into `file`; `close` finishes it, `abort` removes it."""
 
-    def __init__(self, plan: OutputPlan, folder: Path, number: int, clock: ClockState) -> None:
+    def __init__(self, plan: OutputPlan, file: Path, number: int, clock: ClockState) -> None:
         """`clock`: where the output's clock stands before the first frame. UsageError, OutputError or OSError."""
         self.number = number
         self.first = self.stop = self.frames = 0
         self._encoder = PacketEncoder(plan.out, plan.info, plan.size, plan.encode, plan.start, clock)
         try:
-            self._file = PacketFile(folder / f"{number:06}.packets")
+            self._file = PacketFile(file)
         except BaseException:
             self._encoder.close()
             raise
