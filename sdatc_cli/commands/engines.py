@@ -51,14 +51,19 @@ def restore(job: "Job", engine: Engine, terminal: output.Terminal) -> "tuple[Res
 
 
 def _on_ray(job: "Job", engine: Engine, terminal: output.Terminal) -> "tuple[Result, dict[str, str]]":
+    from sdatc_cli.commands.upscale import load_model
     from sdatc_cli.engine.parallel import upscale
-    from sdatc_cli.engine.ray_engine import RayCluster
 
+    try:
+        from sdatc_cli.engine.ray_engine import RayCluster
+    except ModuleNotFoundError as error:
+        raise UsageError("--engine ray needs the package ray: pip install 'sdatc[ray]'") from error
     with RayCluster(engine.address, engine.device, engine.dtype) as cluster:
         how = {"device": f"{cluster.kind} ({cluster.nodes} Ray nodes)", "dtype": cluster.dtype}
         job = identified(job, engine.model, cluster.kind, cluster.dtype)
         with terminal.showing("restoring"):
-            return upscale(job, cluster.crew(job, engine.model), _configuration(engine.model), terminal), how
+            crew = cluster.crew(job, engine.model, load_model)
+            return upscale(job, crew, _configuration(engine.model), terminal), how
 
 
 def identified(job: "Job", model: str, kind: str, dtype: str) -> "Job":

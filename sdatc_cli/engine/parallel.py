@@ -7,7 +7,6 @@ of the other.
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 
 from sdatc_cli.engine import stretch
@@ -16,10 +15,10 @@ from sdatc_cli.engine.job import Job, Result, Watcher, expected_frames, identity
 from sdatc_cli.engine.join import check_settings, join, record, trouble
 from sdatc_cli.engine.journal import Journal
 from sdatc_cli.engine.pipeline import Timing
-from sdatc_cli.engine.scan import Task, tasks
+from sdatc_cli.engine.scan import Task
+from sdatc_cli.engine.scanner import Scanner
 from sdatc_cli.engine.unit import Made
 from sdatc_cli.errors import DeviceError, InputError, UsageError
-from sdatc_cli.media.read import FrameReader
 from sdatc_cli.media.video_track import VideoTrack
 
 RETRIES = 2  # of a stretch whose maker was lost
@@ -40,8 +39,7 @@ def upscale(job: Job, crew: Crew, model: str, watcher: Watcher) -> Result:
     try:
         check_settings(job.output, journal.folder)
         work = _Work(job, crew, model, watcher, journal)
-        with FrameReader(job.info, job.start, job.duration) as reader:
-            work.do(reader)
+        damage = work.do()
         if not journal.segments:
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
         if identity_of(job) != identity:
@@ -53,7 +51,7 @@ def upscale(job: Job, crew: Crew, model: str, watcher: Watcher) -> Result:
         raise trouble(journal, error) from error
     finally:
         journal.abandon()
-    for line in [*reader.damage, *notices]:
+    for line in [*damage, *notices]:
         watcher.notice(line)
     size = job.info.width, job.info.height
     seconds = time.perf_counter() - began
@@ -80,17 +78,22 @@ class _Work:
     _seconds: float = 0.0
     _most: int = 1  # tasks that were worked on at a time
 
-    def do(self, reader: FrameReader) -> None:
-        """Makes all stretches that the journal lacks. Raises the classes of errors.py, OSError."""
+    def do(self) -> list[str]:
+        """Makes all stretches that the journal lacks; returns what of the input could not be read.
+
+        Raises the classes of errors.py, OSError.
+        """
+        job = self.job
         self.resumed = self._stored()
         self.watcher.progress(self.resumed, self._total())
-        track = VideoTrack(self.job.out, self.job.info, self.job.size, self.job.encode, self.job.start)
+        clock = VideoTrack(job.out, job.info, job.size, job.encode, job.start).clock
         done = frozenset(segment.first // stretch.STRETCH for segment in self.journal.segments)
-        with closing(reader.decoded()) as frames, self.crew:
+        with Scanner(job.info, job.start, job.duration, clock, stretch.STRETCH) as scanner, self.crew:
             began = time.perf_counter()
             self.tile = self._first_tile()
-            self._hand_out(task for task in tasks(frames, track.clock, stretch.STRETCH) if task.number not in done)
+            self._hand_out(task for task in scanner if task.number not in done)
             self._seconds = time.perf_counter() - began
+            return scanner.damage
 
     def _hand_out(self, plan: Iterator[Task]) -> None:
         while True:
@@ -108,7 +111,7 @@ class _Work:
 
     def _hear(self, event: Event) -> None:
         match event:
-            case Progress(number, frames):
+            case Progress(number, frames) if number in self._active:
                 self._progress[number] = frames
                 self.watcher.progress(self._stored() + sum(self._progress.values()), self._total())
             case Notice(line):

@@ -146,12 +146,15 @@ def test_two_processes_take_up_the_work_of_one(sdatc, tmp_path, monkeypatch):
     assert code == 0 and result["resumed_frames"] >= SHORT and out.read_bytes() == one.read_bytes()
 
 
-def test_what_cannot_be_is_said_in_one_line(sdatc, tiny_models, tmp_path):
+def test_what_cannot_be_is_said_in_one_line(sdatc, tiny_models, tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.mkv", frames=7)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "sdatc_cli.engine.ray_engine", raising=False)
     for words, code, line in (
         ([tmp_path / "frames", *TWO], 2, "use one device for pictures"),
         ([tmp_path / "out.mp4", "--device", "cpu,gpu"], 2, "choose auto, cpu"),
         ([tmp_path / "out.mp4", "--address", "auto"], 2, "--engine ray"),
+        ([tmp_path / "out.mp4", "--engine", "ray"], 2, "pip install 'sdatc[ray]'"),
     ):
         got, _, said = sdatc(source, *words)
         assert got == code and line in said.splitlines()[-1]
