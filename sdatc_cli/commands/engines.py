@@ -1,5 +1,6 @@
 """Who does the work of `sdatc upscale`: this process, one process a device, or a Ray cluster."""
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -43,8 +44,13 @@ def restore(job: "Job", engine: Engine, terminal: output.Terminal) -> "tuple[Res
         with terminal.showing("restoring"):
             return single.upscale(job, lambda: load_model(engine.model, devices[0], numbers), terminal), how
     from sdatc_cli.engine.parallel import upscale
-    from sdatc_cli.engine.workers import WorkerCrew
+    from sdatc_cli.engine.workers import WorkerCrew, share_of_threads
 
+    if devices[0].type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        threads = share_of_threads(len(devices))
+        terminal.notice(
+            f"each process computes with {threads} threads; one with as many gives the same file to the bit"
+        )
     crew = WorkerCrew(job, partial(load_model, engine.model), devices, numbers)
     with terminal.showing("restoring"):
         return upscale(job, crew, _configuration(engine.model), terminal), how

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+import cv2
 import ray
 import torch
 from ray.exceptions import RayError
@@ -32,7 +33,7 @@ from sdatc_models import weights
 from sdatc_models.restorer import Restorer
 
 POLL = 0.5  # seconds
-CPUS = 4  # of a task without a GPU, where the nodes have so many
+CPUS = 4  # of a task without a GPU, where OMP_NUM_THREADS says nothing and the nodes have so many
 GLANCE = 1.0  # seconds between looks at the nodes
 PATIENCE = 60.0  # seconds without any node that can work
 Loader = Callable[[str, torch.device, torch.dtype], Restorer]
@@ -82,7 +83,8 @@ class RayCluster:
                 f"--device {self.kind}: no node of the cluster has one; `ray status` lists what they have"
             )
         if self.kind == "cpu":
-            self.cpus = min(CPUS, *(int(node["Resources"]["CPU"]) for node in nodes))
+            wanted = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else CPUS
+            self.cpus = min(wanted, *(int(node["Resources"]["CPU"]) for node in nodes))
         numbers = {"num_gpus": 0.01} if self.kind == "cuda" else {"num_cpus": 0}
         asked = {}
         for node in nodes:
@@ -150,6 +152,7 @@ class RayCrew:
             kind=cluster.kind,
             dtype=DTYPES[cluster.dtype],
             cpus=cluster.cpus,
+            flow_threads=cv2.getNumThreads(),
             token=uuid.uuid4().hex[:12],
             mailbox=self._mailbox,
         )
@@ -258,7 +261,7 @@ def _connect(address: str) -> None:
     """Starts or joins a cluster, quietly. UsageError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ours = {"include_dashboard": False} if address == "local" else {}
+    ours: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:

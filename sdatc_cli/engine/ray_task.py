@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import ray
 import torch
 
@@ -40,7 +41,8 @@ class Order:
     """All that a task needs to know beside its stretch.
 
     `identity` and `checksums` tell the right input and weights; `input` and `model` bring them to nodes that lack them,
-    None as long as no node was known to. `token` names the job's folder on the nodes, `cpus` are those of a task.
+    None as long as no node was known to lack them. `token` names the job's folder on the nodes. `cpus` are those of a
+    task, `flow_threads` those of OpenCV, whose flow depends on their number.
     """
 
     job: Job
@@ -51,6 +53,7 @@ class Order:
     kind: str
     dtype: torch.dtype
     cpus: int
+    flow_threads: int
     token: str
     mailbox: Any
     input: Shared | None = None
@@ -113,6 +116,7 @@ def make(order: Order, task: Task, tile: int | None) -> Delivery | Missing | Fai
         if order.version != __version__:
             raise UsageError(f"{host} has sdatc {__version__}, not {order.version}: install the same on all nodes")
         torch.set_num_threads(order.cpus)
+        cv2.setNumThreads(order.flow_threads)
         info, restorer = _input(order), _restorer(order)
         with tempfile.TemporaryDirectory(prefix="sdatc-") as folder:
             return _make(order, info, restorer, task, tile, Path(folder))

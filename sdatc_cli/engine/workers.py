@@ -60,7 +60,7 @@ class WorkerCrew:
     """A crew of processes on this machine, one for each of `devices`; the same device may be named several times."""
 
     def __init__(self, job: Job, load: Loader, devices: Sequence[torch.device], dtype: torch.dtype):
-        threads = max(1, torch.get_num_threads() // len(devices))
+        threads = share_of_threads(len(devices))
         self._orders = [Orders(job, load, device, dtype, threads) for device in devices]
         self._workers: list[_Worker] = []
         self._free: list[int] = []
@@ -142,6 +142,12 @@ class WorkerCrew:
         self._workers = []
 
 
+def share_of_threads(workers: int) -> int:
+    """How many threads each process computes with on CPUs: as OMP_NUM_THREADS says, else an equal share."""
+    threads = torch.get_num_threads()
+    return threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // workers)
+
+
 def _start(orders: Orders) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -173,7 +179,8 @@ def _work(pipe: Connection, orders: Orders) -> None:
             return
         tell(Ready(free_bytes(orders.device)))
         while (order := pipe.recv()) is not None:
-            result = _result(*order, orders, restorer, tell)
+            task, tile = order
+            result = _result(task, tile, orders, restorer, tell)
             tell(result)
             if isinstance(result, Lost):
                 return
