@@ -14,8 +14,15 @@ def checksum(picture: VideoFrame | np.ndarray) -> int:
         return zlib.crc32(np.ascontiguousarray(picture).data)
     size = max((component.bits + 7) // 8 for component in picture.format.components)
     crc = 0
-    plane: Any  # its type does not tell that it is a buffer
     for plane in picture.planes:
-        lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
-        crc = zlib.crc32(np.ascontiguousarray(lines[:, : min(plane.width * size, plane.line_size)]).data, crc)
+        crc = zlib.crc32(_pixels(plane, size).data, crc)
     return crc
+
+
+def _pixels(plane: Any, size: int) -> np.ndarray:
+    """The bytes of a plane whose samples take `size` of them; all there are where it has no lines (a palette)."""
+    content = np.frombuffer(plane, np.uint8)
+    lines, stride = plane.height, plane.line_size
+    if stride <= 0 or lines * stride > content.size:
+        return content
+    return np.ascontiguousarray(content[: lines * stride].reshape(lines, stride)[:, : min(plane.width * size, stride)])
