@@ -1,6 +1,7 @@
 """A crew of tasks on a Ray cluster: its nodes, and what they are given to do."""
 
 import hashlib
+import logging
 import os
 import signal
 import threading
@@ -13,10 +14,10 @@ from types import TracebackType
 from typing import Any
 
 import cv2
-import ray
+import ray  # pyright: ignore[reportMissingImports]
 import torch
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]
 
 from sdatc_cli.engine import ray_task
 from sdatc_cli.engine.crew import Event, Failed, Lost
@@ -158,7 +159,7 @@ class RayCrew:
         )
         self._sent = ray.put(self._order)
         needs = {"num_gpus": 1, "num_cpus": 1} if cluster.kind == "cuda" else {"num_cpus": cluster.cpus}
-        self._make = ray.remote(ray_task.make).options(**needs, max_retries=0, scheduling_strategy="SPREAD")
+        self._make: Any = ray.remote(ray_task.make).options(**needs, max_retries=0, scheduling_strategy="SPREAD")
         self._running: dict[Any, tuple[Task, int | None]] = {}
         self._able = time.monotonic()  # when there was a node last
 
@@ -202,9 +203,10 @@ class RayCrew:
     def _outcome(self, reference: Any) -> list[Event]:
         task, tile = self._running.pop(reference)
         try:
-            outcome = ray.get(reference)
+            outcome: Any = ray.get(reference)
         except RayError as error:
-            return [Lost(task.number, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")]
+            why = (str(error).strip() or "no reason given").splitlines()[0]
+            return [Lost(task.number, f"{type(error).__name__}: {why}")]
         if isinstance(outcome, Missing):
             self._share(outcome)
             self.submit(task, tile)
@@ -222,7 +224,8 @@ class RayCrew:
             folder = weights.folder_of(order.model_name)
             files = [folder / "config.json", *(folder / name for name in order.checksums)]
             self._order = replace(order, model=ray_task.share(files))
-        self._sent = ray.put(self._order)
+        if self._order is not order:
+            self._sent = ray.put(self._order)
 
     def _accept(self, delivery: Delivery) -> Event:
         """Brings a delivered stretch to the disk of the work folder. OSError."""
@@ -265,7 +268,7 @@ def _connect(address: str) -> None:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **ours)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **ours)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise UsageError(f"--address {address}: no Ray cluster there ({' '.join(str(error).split())[:200]})") from error
     if main and before is not None:

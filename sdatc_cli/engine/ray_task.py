@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import ray
+import ray  # pyright: ignore[reportMissingImports]
 import torch
 
 from sdatc_cli import __version__
