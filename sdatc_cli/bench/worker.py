@@ -6,7 +6,7 @@ A method alone in its process has a peak of memory that is its own, and takes no
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from sdatc_cli.engine.interrupts import without_ctrl_c
 from sdatc_cli.errors import DeviceError, SdatcError
 
 from .meter import Meter
@@ -51,7 +52,7 @@ class Child:
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> "Future[T]":
         """Starts a call of a function of this module; with the first call the process starts."""
-        with _without_ctrl_c():
+        with without_ctrl_c():
             return self.pool.submit(function, *arguments)
 
     def result(self, future: "Future[T]") -> T:
@@ -72,19 +73,6 @@ class Child:
         while not self.ticks.empty():
             self.ticks.get()
             self.tick()
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Holds Ctrl-C back until the block ends. A process that starts meanwhile never sees it: its parent decides."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- what runs in the processes -------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ class Request:
     model: str
     device: str
     dtype: str
+    engine: str
+    address: str | None
     as_json: bool
     quiet: bool
     debug: bool
@@ -40,6 +42,8 @@ class Request:
         """Raises UsageError for options that make no sense together."""
         if self.skip_existing and self.overwrite:
             raise UsageError("--skip-existing and -y contradict each other; give one of them")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is that of a Ray cluster: give --engine ray too")
         if self.previews and self.start is not None:
             raise UsageError("--start: --preview says itself where to begin")
         if self.sample is not None:
@@ -57,6 +61,8 @@ class Request:
             raise UsageError(f"{encoding[0]}: --sample writes pictures, no video")
         if self.skip_existing:
             raise UsageError("--skip-existing is for whole outputs, not for --sample")
+        if self.engine != "local":
+            raise UsageError("--engine: --sample works on this machine alone")
         if self.work_dir is not None:
             raise UsageError("--work-dir: --sample leaves no unfinished work")
         if self.previews and self.duration is not None:

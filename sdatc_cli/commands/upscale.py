@@ -29,6 +29,8 @@ def upscale(
     skip_existing: option.SkipExisting = False,
     device: option.Device = "auto",
     dtype: option.Dtype = "auto",
+    engine: option.Engine = "local",
+    address: option.Address = None,
     tile: option.Tile = "auto",
     resume: option.Resume = True,
     work_dir: option.WorkDir = None,
@@ -61,7 +63,7 @@ def upscale(
         Request(
             sources=tuple(sources), out=out, scale=scale, network=network, encode=encode, start=begin, duration=length,
             previews=previews, sample=sample, overwrite=overwrite, skip_existing=skip_existing, resume=resume,
-            work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype, as_json=as_json,
-            quiet=quiet, debug=debug,
+            work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype,
+            engine=engine, address=address, as_json=as_json, quiet=quiet, debug=debug,
         )
     )  # fmt: skip

@@ -55,8 +55,10 @@ Sample = Annotated[
 
 SkipExisting = Annotated[bool, _in(MANY, "--skip-existing", help="Leave out inputs whose output is there.")]
 
-Device = Annotated[str, _in(RUN, help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, _in(RUN, help="auto, cpu, cuda, cuda:N or mps; several as cuda:0,cuda:1 or all.")]
 Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16"], _in(RUN, help="Number format of the networks.")]
+Engine = Annotated[Literal["local", "ray"], _in(RUN, help="ray: the nodes of a Ray cluster.")]
+Address = Annotated[str | None, _in(RUN, help="Of the Ray cluster. [default: RAY_ADDRESS, else this machine]")]
 Tile = Annotated[str, _in(RUN, help="auto, or the edge of a tile in input pixels: smaller needs less memory.")]
 Resume = Annotated[bool, _in(RUN, "--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
 WorkDir = Annotated[Path | None, _in(RUN, metavar="DIR", help="Where unfinished work lies. [default: beside OUT]")]

@@ -24,18 +24,19 @@ class Workshop:
 
     def __init__(self, request: Request) -> None:
         """Raises UsageError or DeviceError for the device, ModelError when there is no such model."""
-        from sdatc_cli.engine.device import dtype_name, pick_device, pick_dtype
+        from sdatc_cli.engine.device import dtype_name, pick_devices, pick_dtype
 
         self.request = request
-        self._device = pick_device(request.device)
-        self._dtype = pick_dtype(request.dtype, self._device)
-        self.how = {"device": str(self._device), "dtype": dtype_name(self._dtype)}
         self._checksums = model_checksums(request.model)
+        self._devices = pick_devices(request.device) if request.engine == "local" else []  # a cluster picks its own
+        if self._devices:
+            self._dtype = pick_dtype(request.dtype, self._devices[0])
+            self.how = {"device": ",".join(map(str, self._devices)), "dtype": dtype_name(self._dtype)}
 
     @cached_property
     def restorer(self) -> "Restorer":
         """The networks. ModelError."""
-        return load_model(self.request.model, self._device, self._dtype)
+        return load_model(self.request.model, self._devices[0], self._dtype)
 
     def job(self, info: MediaInfo, out: Path, start: float | None, duration: float | None) -> "Job":
         """One output of the request."""
@@ -44,26 +45,33 @@ class Workshop:
 
         r = self.request
         restore = RestoreOptions(*r.network)
-        weights = {"weights": self._checksums, "device": self._device.type, "dtype": self.how["dtype"]}
         auto = restore.tile is None
-        return Job(
-            info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir, weights
-        )
+        return Job(info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir)
 
     def restore(self, job: "Job", terminal: output.Terminal, label: str) -> dict[str, Any]:
         """Runs a job and reports it; returns the facts for `--json`. Raises the classes of errors.py."""
-        from sdatc_cli.engine import job as engine
-
         if job.resumable and (job.encode.options or hardware(job.encode.codec)):
             check_settings(job.encode, job.out, job.info, *job.size)
         try:
-            with terminal.showing(label):
-                result = engine.upscale(job, lambda: self.restorer, terminal)
+            result, how = self._carry_out(job, terminal, label)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {job.out} was not written{kept(job.out, job.work_dir)}") from None
         terminal.say(summary(job, result))
         paths = {"input": str(job.info.path), "output": str(job.out), "model": self.request.model}
-        return paths | result.as_dict() | self.how | {"options": self.options(job), "notices": terminal.notices}
+        return paths | result.as_dict() | how | {"options": self.options(job), "notices": terminal.notices}
+
+    def _carry_out(self, job: "Job", terminal: output.Terminal, label: str) -> "tuple[Result, dict[str, str]]":
+        """What came of a job, and the device and number format in words."""
+        from sdatc_cli.commands import engines
+        from sdatc_cli.engine import job as single
+
+        if not self._devices:
+            return engines.on_ray(job, self.request, self._checksums, terminal, label)
+        job = job.made_by(self._checksums, self._devices[0].type, self.how["dtype"])
+        if len(self._devices) > 1:
+            return engines.on_devices(job, self.request.model, self._devices, self._dtype, terminal, label), self.how
+        with terminal.showing(label):
+            return single.upscale(job, lambda: self.restorer, terminal), self.how
 
     def options(self, job: "Job") -> dict[str, Any]:
         """The settings of a job for `--json`."""

@@ -30,6 +30,21 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def pick_devices(names: str) -> list[torch.device]:
+    """The devices of a list such as cuda:0,cuda:1 or cpu,cpu; "all" stands for every CUDA device.
+
+    A device that is named twice works in two processes. UsageError for devices of several kinds, whose results differ;
+    else as `pick_device`.
+    """
+    if names == "all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        names = ",".join(f"cuda:{i}" for i in range(count)) or "cuda"
+    devices = [pick_device(name.strip()) for name in names.split(",")]
+    if len({device.type for device in devices}) > 1:
+        raise UsageError(f"--device {names}: give devices of one kind, for the results of two kinds differ")
+    return devices
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format of the networks: auto is fp32, but on CUDA bf16, or fp16 on cards that lack that."""
     if name not in get_args(DtypeName):

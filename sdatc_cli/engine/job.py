@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdatc_cli import __version__
+from sdatc_cli.engine.join import check_room
 from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
 from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
-from sdatc_cli.engine.segments import SegmentedVideo, check_room
+from sdatc_cli.engine.segments import SegmentedVideo
+from sdatc_cli.engine.stretch import OutputPlan
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
@@ -49,10 +51,19 @@ class Job:
     work_dir: Path | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
+    def made_by(self, weights: dict[str, str], device: str, dtype: str) -> "Job":
+        """The job with what its work depends on: the weights' checksums, the kind of device, the number format."""
+        return replace(self, model={"weights": weights, "device": device, "dtype": dtype})
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the output, before rotation."""
         return self.scale * self.info.width, self.scale * self.info.height
+
+    @property
+    def output(self) -> OutputPlan:
+        """What the stretches of a video output share."""
+        return OutputPlan(self.out, self.info, self.size, self.encode, self.start, self.duration)
 
     @property
     def resumable(self) -> bool:
@@ -122,10 +133,10 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     for line in job.info.notices:
         watcher.notice(line)
     total = expected_frames(job.info, job.start, job.duration)
-    identity = _identity(job)
+    identity = identity_of(job)
     with ExitStack() as stack:
         reader = stack.enter_context(IsolatedReader(job.info, job.start, job.duration))
-        sink, done, stored, tile = open_sink(job, identity, stack, watcher.notice)
+        sink, lacks, stored, tile = open_sink(job, identity, stack, watcher.notice)
         resumed = stored
         network = frugal(load(), job, tile, watcher.notice)
         watcher.progress(stored, total)
@@ -139,12 +150,12 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
             watcher.progress(stored, total)
 
         def work(frames: Iterator[Frame]) -> Iterator[Frame]:
-            return restore_frames(frames, network, job.scale, done)
+            return restore_frames(frames, network, job.scale, lacks)
 
         timing = run(reader, work, store, cancel=reader.cancel)
         if not stored:
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
-        if _identity(job) != identity:
+        if identity_of(job) != identity:
             raise InputError(f"{job.info.path}: changed while it was read; run the command again")
     for line in [*reader.damage, *sink.notices]:
         watcher.notice(line)
@@ -156,28 +167,38 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
 
 def open_sink(
     job: Job, identity: dict[str, Any], stack: ExitStack, notice: Callable[[str], None]
-) -> tuple[MediaWriter | SegmentedVideo, int, int, int | None]:
-    """Where frames go; the index of the first frame it lacks, how many it has, and the tile they were made with.
+) -> tuple[MediaWriter | SegmentedVideo, Callable[[int], bool], int, int | None]:
+    """Where frames go; whether it lacks a frame, how many frames it has, and the tile they were made with.
 
     Raises UsageError or OutputError.
     """
     if not job.resumable:
         writer = MediaWriter(job.out, job.info, *job.size, job.encode, job.overwrite, job.start, job.duration)
-        return stack.enter_context(writer), 0, 0, None
+        return stack.enter_context(writer), lambda index: True, 0, None
+    journal = open_journal(job, identity, notice)
+    try:
+        sink = SegmentedVideo(journal, job.output)
+    except BaseException:
+        journal.abandon()
+        raise
+    tile = journal.segments[-1].tile if journal.segments else None
+    return stack.enter_context(sink), lambda index: not sink.has(index), sink.stored, tile
+
+
+def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], None]) -> Journal:
+    """The journal of a video output, with the earlier work that can be taken up. Raises OutputError."""
     check_target(job.out, job.info.path, job.overwrite)
     journal = Journal(work_folder(job.out, job.work_dir), job.out)
     try:
         earlier = journal.begin(identity, job.resume)
         left = (expected_frames(job.info, job.start, job.duration) or 0) - sum(s.frames for s in journal.segments)
         check_room(journal.folder.parent, job.size, max(left, 0))
-        sink = SegmentedVideo(journal, job.info, job.size, job.encode, job.start, job.duration)
     except BaseException:
         journal.abandon()
         raise
     if earlier:
         notice(earlier)
-    tile = journal.segments[-1].tile if journal.segments else None
-    return stack.enter_context(sink), sink.done, sink.stored, tile
+    return journal
 
 
 def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str], None]) -> Frugal[Restorer]:
@@ -186,13 +207,18 @@ def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str
     if tile is not None:
         options = replace(options, tile=tile)
     elif job.tile_auto:
-        free = free_bytes(restorer.device)
-        cost = BYTES_PER_PIXEL.get(restorer.config.name, BYTES_PER_PIXEL["lite"])
-        tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
-        if tile is not None:
-            notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
+        tile = pick_tile(job, restorer.config.name, free_bytes(restorer.device), notice)
         options = replace(options, tile=tile)
     return Frugal(restorer, options, notice)
+
+
+def pick_tile(job: Job, model: str, free: int | None, notice: Callable[[str], None]) -> int | None:
+    """The tile that `free` bytes allow the networks of a configuration; None for whole frames."""
+    cost = BYTES_PER_PIXEL.get(model, BYTES_PER_PIXEL["lite"])
+    tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
+    if tile is not None:
+        notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
+    return tile
 
 
 def expected_frames(info: MediaInfo, start: float | None, duration: float | None) -> int | None:
@@ -205,7 +231,7 @@ def expected_frames(info: MediaInfo, start: float | None, duration: float | None
     return left if duration is None else min(left, round(duration * rate))
 
 
-def _identity(job: Job) -> dict[str, Any]:
+def identity_of(job: Job) -> dict[str, Any]:
     """`job.identity`, with InputError in place of OSError."""
     try:
         return job.identity()

@@ -1,11 +1,12 @@
 """What is already done of a job, on disk, so that the same command goes on where it was stopped.
 
 A work folder `.NAME.sdatc` beside the output holds `journal.jsonl`, the finished stretches and a lock. The first line
-of the journal says which input, settings and model the work belongs to; each further line is one finished stretch with
-its checksum. A stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
+of XX stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
 ignored.
 """
 
+import bisect
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,10 @@ EDGE = 1 << 20  # bytes hashed at either end of an input
 
 @dataclass(frozen=True)
 class Segment:
-    """A finished stretch of the output: frames [first, stop) of the input, and what the next stretch begins with."""
+    """A finished stretch of the output: frames [first, stop) of the input, and what the next stretch begins with.
+
+    `last_pts` and `repaired` are the output's clock after it, counted from the beginning of the output.
+    """
 
     name: str
     first: int
@@ -51,7 +55,7 @@ class Journal:
     def __init__(self, folder: Path, out: Path) -> None:
         """Opens or creates the folder. OutputError when it cannot be, or when another run holds it."""
         self.folder, self.out = folder, out
-        self.segments: list[Segment] = []
+        self.segments: list[Segment] = []  # by `first`; there may be gaps
         self._file = folder / JOURNAL
         self._lock: int | None = None
         try:
@@ -87,7 +91,7 @@ class Journal:
 
     def append(self, segment: Segment) -> None:
         """Records a stretch whose file is on the disk. OSError."""
-        self.segments.append(segment)
+        bisect.insort(self.segments, segment, key=lambda other: other.first)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(segment)) + "\n")
             file.flush()
@@ -235,14 +239,10 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 
 def _whole(folder: Path, segments: list[Segment]) -> list[Segment]:
-    """The leading segments whose files agree with their checksums."""
-    good = []
+    """The segments whose files agree with their checksums, by `first`."""
+    good: dict[int, Segment] = {}
     for segment in segments:
-        try:
-            with (folder / segment.name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != segment.sha256:
-                    break
-        except OSError:
-            break
-        good.append(segment)
-    return good
+        with contextlib.suppress(OSError), (folder / segment.name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256:
+                good[segment.first] = segment
+    return [good[first] for first in sorted(good)]

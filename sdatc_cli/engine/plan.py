@@ -33,18 +33,21 @@ class Clip(Generic[T]):
         return self.start + len(self.items)
 
 
-def clips(frames: Iterable[tuple[int, T, bool]]) -> Iterator[Clip[T]]:
+def clips(frames: Iterable[tuple[int, T, bool]], inside: int | None = None) -> Iterator[Clip[T]]:
     """Cuts a stream into clips, holding at most LENGTH items.
 
     frames: (absolute index, item, begins a new scene) in rising order, any number of them; a gap in the indices is a
     scene border too. Every item is in at least one clip; clips come in rising order of `start`.
+
+    inside: when the stream begins with this index, it does so inside a scene; the clips from index `inside` + LENGTH on
+    are those of a stream that began earlier.
     """
     scene: _Scene[T] | None = None
     for index, item, cut in frames:
         if scene is None or cut or index != scene.stop:
             if scene is not None:
                 yield from scene.close()
-            scene = _Scene(index)
+            scene = _Scene(index, -(-index // STRIDE) * STRIDE if scene is None and index == inside else index)
         yield from scene.push(item)
     if scene is not None:
         yield from scene.close()
@@ -55,13 +58,13 @@ class _Scene(Generic[T]):
     """The clips of one scene that begins at the absolute index `start`."""
 
     start: int
+    due: int  # where the next clip on the grid starts
     buffer: list[T] = field(default_factory=list)  # the last LENGTH items
     stop: int = field(init=False)  # one past the last item pushed
-    due: int = field(init=False)  # where the next clip on the grid starts
     covered: int = field(init=False)  # one past the last item that is in a clip
 
     def __post_init__(self) -> None:
-        self.stop = self.due = self.covered = self.start
+        self.stop = self.covered = self.start
 
     def push(self, item: T) -> Iterator[Clip[T]]:
         self.buffer = [*self.buffer[-LENGTH + 1 :], item]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdatc_cli.engine.plan import Blender, Clip, clips
+from sdatc_cli.engine.plan import LENGTH, Blender, Clip, clips
 from sdatc_cli.engine.resize import reduce
 from sdatc_cli.engine.scenes import mark_cuts
 from sdatc_cli.errors import InputError
@@ -18,23 +18,40 @@ SMALLEST_EDGE = 16  # pixels of an input frame
 Network = Callable[[Tensor, Sequence[int]], Tensor]  # (N, 3, h, w), absolute indices -> (N, 3, 4h, 4w)
 
 
-def restore_frames(frames: Iterable[Frame], network: Network, scale: int = 4, done: int = 0) -> Iterator[Frame]:
+def restore_frames(
+    frames: Iterable[Frame], network: Network, scale: int = 4, wanted: Callable[[int], bool] = lambda index: True
+) -> Iterator[Frame]:
     """Restores a stream; holds a handful of frames whatever its length.
 
     Yields one frame for every frame that goes in, in order, `scale` (2, 3 or 4) times larger, with the same timestamps
-    and the same pixel type. Frames with an absolute index below `done` are looked at but not restored, and not yielded.
+    and the same pixel type. Frames whose absolute index is not `wanted` are looked at but not yielded, and only
+    restored where they share a clip with a wanted one.
     """
+    yield from _restored(clips(_marked(frames)), network, scale, wanted)
+
+
+def restore_part(frames: Iterable[Frame], network: Network, scale: int, first: int, stop: int) -> Iterator[Frame]:
+    """The frames [first, stop) of `restore_frames` of a whole stream, to the bit, from a part of the stream.
+
+    `first` and `stop` are multiples of plan.STRIDE. The part is what the stream has of [first - LENGTH, stop + LENGTH).
+    """
+    yield from _restored(clips(_marked(frames), first - LENGTH), network, scale, range(first, stop).__contains__)
+
+
+def _restored(
+    clips: Iterable[Clip[Frame]], network: Network, scale: int, wanted: Callable[[int], bool]
+) -> Iterator[Frame]:
     blender = Blender()
     waiting: dict[int, Frame] = {}  # timestamps of the frames in the blender; their `image` is the source's pixel type
 
     def finish(finished: Iterable[tuple[int, np.ndarray]]) -> Iterator[Frame]:
         for index, image in finished:
             frame = waiting.pop(index)
-            if index >= done:
+            if wanted(index):
                 yield replace(frame, image=to_pixels(image, frame.image.dtype))
 
-    for clip in _grouped(frames):
-        if clip.stop <= done:
+    for clip in clips:
+        if not any(map(wanted, range(clip.start, clip.stop))):
             continue
         for frame in clip.items:
             waiting.setdefault(frame.index, replace(frame, image=frame.image[:0]))
@@ -42,9 +59,9 @@ def restore_frames(frames: Iterable[Frame], network: Network, scale: int = 4, do
     yield from finish(blender.flush())
 
 
-def _grouped(frames: Iterable[Frame]) -> Iterator[Clip[Frame]]:
-    """The stream's clips, cut at scene borders."""
-    return clips((frame.index, frame, cut) for frame, cut in mark_cuts(_checked(frames)))
+def _marked(frames: Iterable[Frame]) -> Iterator[tuple[int, Frame, bool]]:
+    """(absolute index, frame, whether a scene begins with it)."""
+    return ((frame.index, frame, cut) for frame, cut in mark_cuts(_checked(frames)))
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -78,12 +78,11 @@ class _Child:
                 self.number, self.time = STEP.unpack(content)
                 continue
             answer = pickle.loads(content)
-            if kind == FRAME:
-                answer = self._frame(*answer)
+            frame = self._frame(*answer) if kind == FRAME else None
             self._waiting_since = None
             if kind == FAILED:
                 raise answer[0](answer[1])
-            return answer
+            return frame or answer
 
     def _exactly(self, size: int) -> bytes:
         data = self._answers.read(size)

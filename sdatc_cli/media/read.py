@@ -1,9 +1,10 @@
 """Frames of an input, one after the other, in constant memory."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
+from sdatc_cli.media.checksum import checksum
 from sdatc_cli.media.color import Converter, is_rgb, resolve
 from sdatc_cli.media.container import MAX_PIXELS, one_line, open_input, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
@@ -24,6 +26,8 @@ from sdatc_cli.media.images import read_picture
 from sdatc_cli.media.info import MediaInfo
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
+_NO_INDEX = {"mpegts", "mpeg"}  # containers in which one lands anywhere, not at a keyframe
+_EARLY = 1.0  # seconds to look for a keyframe there: more than the packets' reordering
 _MOST_READ_ERRORS = 200  # in a row; then the rest of the file is given up
 END = -1  # stands for the number of a packet, see Care
 
@@ -60,6 +64,31 @@ class Care:
     tell: Callable[[str, int, float | None], None] = lambda step, number, time: None
 
 
+@dataclass(frozen=True)
+class Mark:
+    """By what a decoded frame is known again: `index` and `pts` as in `Frame`, and the `checksum` of its picture."""
+
+    index: int
+    pts: int | None
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded frame before its conversion to RGB, which `frame` does. `keyframe`: decoding may begin with it."""
+
+    index: int
+    pts: int | None
+    time_base: Fraction | None
+    keyframe: bool
+    picture: VideoFrame | np.ndarray
+    frame: Callable[[], Frame]
+
+    def mark(self) -> Mark:
+        """Looks at the whole picture."""
+        return Mark(self.index, self.pts, checksum(self.picture))
+
+
 class FrameReader:
     """Iterates over the frames of an input from `start` on for `duration` seconds (both from the input's first time).
 
@@ -94,15 +123,23 @@ class FrameReader:
             self._container = None
 
     def __iter__(self) -> Iterator[Frame]:
+        return (decoded.frame() for decoded in self.decoded())
+
+    def decoded(self, place: Mark | None = None) -> Generator[Decoded]:
+        """The frames before their conversion, which costs more than the decoding.
+
+        place: the keyframe to begin with in place of `start`, as an earlier pass over the input met it. What comes then
+        may differ from what that pass saw, or be nothing at all, where decoding cannot begin there: compare the marks.
+        """
         self._log = DamageLog()
         self.damage = []
         if self.info.kind == "video":
-            return self._video_frames()
-        return self._image_frames()
+            return self._video_frames(place)
+        return self._image_frames(place.index if place else 0)
 
-    def _image_frames(self) -> Iterator[Frame]:
+    def _image_frames(self, first: int) -> Generator[Decoded]:
         info = self.info
-        for index, path in enumerate(info.frames):
+        for index, path in enumerate(info.frames[first:], first):
             time = index / float(info.frame_rate or 25)
             if info.kind == "frames" and (time < self._start - 1e-9 or (self._end and time >= self._end - 1e-9)):
                 continue
@@ -120,9 +157,10 @@ class FrameReader:
                     f"{show(path)}: {image.shape[1]}x{image.shape[0]} pixels, but the first frame has "
                     f"{info.width}x{info.height}"
                 )
-            yield Frame(image, None, None, index, path, alpha=alpha)
+            frame = Frame(image, None, None, index, path, alpha=alpha)
+            yield Decoded(index, None, None, True, image, partial(_itself, frame))
 
-    def _video_frames(self) -> Iterator[Frame]:
+    def _video_frames(self, place: Mark | None) -> Generator[Decoded]:
         info = self.info
         rgb = is_rgb(info.pix_fmt)
         converter = Converter(resolve(info.color, info.width, info.height, rgb))
@@ -137,19 +175,29 @@ class FrameReader:
                 other.discard = Discard.all
         stream.thread_type = "AUTO" if self._care.threads else "NONE"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if place is not None and place.pts is not None:
+            with contextlib.suppress(av.error.FFmpegError):  # then it is read from the start, up to the place
+                early = _EARLY if info.container in _NO_INDEX else 0.0
+                container.seek(place.pts - round(early / (stream.time_base or 1)), stream=stream)
         source = _Source(container, stream, self._log, info, self._care)
         try:
-            yield from self._select(source, converter)
+            yield from self._select(source, converter, place)
         finally:
             self._report(source)
 
-    def _select(self, source: "_Source", converter: Converter) -> Iterator[Frame]:
+    def _select(self, source: "_Source", converter: Converter, place: Mark | None) -> Iterator[Decoded]:
         info = self.info
         base = source.time_base
-        first = round((info.start_time + self._start) / base) if self._start else None
+        first = round((info.start_time + self._start) / base) if self._start and place is None else None
         end = None if self._end is None else round((info.start_time + self._end) / base)
         index = None
         for frame, pts in source.frames(first):
+            if index is None and place is not None:
+                if pts < (place.pts or 0):
+                    continue
+                if pts != place.pts:
+                    return
+                index = place.index
             if index is None:
                 index = source.rank(pts) if first is not None else 0
             if first is not None and pts < first:
@@ -160,8 +208,8 @@ class FrameReader:
                 return
             if (frame.width, frame.height) != (info.width, info.height):
                 self._log.add(f"frames of another size, brought to {info.width}x{info.height}", source.seconds(pts))
-            image = converter.to_rgb(frame, info.width, info.height, deep=info.bit_depth > 8)
-            yield Frame(image, pts, base, index, duration=max(frame.duration, 0))
+            convert = partial(_converted, frame, pts, base, index, converter, info)
+            yield Decoded(index, pts, base, frame.key_frame, frame, convert)
             index += 1
 
     def _report(self, source: "_Source") -> None:
@@ -177,6 +225,15 @@ class FrameReader:
         missing = source.announced - source.count - source.discarded
         if source.announced and missing > 0:
             self.damage.append(f"{missing} of {source.announced} frames that the file announces are not in it")
+
+
+def _itself(frame: Frame) -> Frame:
+    return frame
+
+
+def _converted(frame: VideoFrame, pts: int, base: Fraction, index: int, converter: Converter, info: MediaInfo) -> Frame:
+    image = converter.to_rgb(frame, info.width, info.height, deep=info.bit_depth > 8)
+    return Frame(image, pts, base, index, duration=max(frame.duration, 0))
 
 
 class _Source:

@@ -45,7 +45,7 @@ class MediaWriter:
         elif is_image(out):
             self._sink = _ImageSink(out, source)
         else:
-            self._sink = VideoSink(out, source, width, height, options, start, duration)
+            self._sink = VideoSink(out, source, (width, height), options, start, duration)
         self._shape = (height, width, 3)
 
     @property

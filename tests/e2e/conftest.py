@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from sdatc_cli.app import run
-from sdatc_cli.engine import segments
+from sdatc_cli.engine import stretch
 from tests.e2e.failing import SHORT
 
 
 @pytest.fixture
 def short_stretches(monkeypatch):
-    monkeypatch.setattr(segments, "STRETCH", SHORT)
+    monkeypatch.setattr(stretch, "STRETCH", SHORT)
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allo
 RUN = """
 import resource, sys
 from sdatc_cli.app import run
-from sdatc_cli.engine import segments
-segments.STRETCH, segments.MARGIN = 6, 0
+from sdatc_cli.engine import join, stretch
+stretch.STRETCH, join.MARGIN = 6, 0
 import sdatc_cli.engine.job
 limit, words = int(sys.argv[1]), sys.argv[2:]
 if limit:

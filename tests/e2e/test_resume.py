@@ -11,7 +11,7 @@ import av
 import pytest
 
 from sdatc_cli.app import run
-from sdatc_cli.engine import journal, segments
+from sdatc_cli.engine import journal, packets, segments
 from tests.conftest import write_clip
 from tests.e2e.failing import SHORT, stop_at
 
@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_what_is_finished(short_stretches, sdatc, tmp_path, mo
     """Writing fails with ENOSPC in the third stretch; once there is room the same command ends well."""
     source, out = write_clip(tmp_path / "in.mkv", frames=23), tmp_path / "out.mp4"
     assert sdatc(source, tmp_path / "whole.mp4")[0] == 0
-    real = segments.PacketFile.write
+    real = packets.PacketFile.write
 
     def write(self, packet):
         if self.path.name == "000002.packets":
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_what_is_finished(short_stretches, sdatc, tmp_path, mo
         real(self, packet)
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments.PacketFile, "write", write)
+        patch.setattr(packets.PacketFile, "write", write)
         code, _, said = sdatc(source, out)
     assert code == 6 and "the disk is full" in said and "12 finished frames are kept" in said
     code, result, _ = sdatc(source, out)
@@ -184,9 +184,9 @@ def test_an_input_that_changes_during_the_run(short_stretches, sdatc, tmp_path, 
 
 KILLER = """
 import os, random, signal, sys, time
-from sdatc_cli.engine import segments
+from sdatc_cli.engine import stretch
 import sdatc_cli.engine.job
-segments.STRETCH = 6
+stretch.STRETCH = 6
 seed, most, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 rng, kills = random.Random(seed), 0
 while True:

@@ -57,7 +57,7 @@ def test_the_journal_keeps_whole_stretches_and_drops_the_rest(tmp_path):
     folder = work_folder(out)
     journal = Journal(folder, out)
     assert journal.begin({"version": 1, "input": "a"}, resume=True) is None
-    for i in range(3):
+    for i in (2, 0, 1):  # as they were finished
         (folder / f"{i}.packets").write_bytes(bytes([i]))
         journal.append(segment(f"{i}.packets", 48 * i, bytes([i])))
     (folder / "3.packets").write_bytes(b"unfinished")
@@ -67,10 +67,10 @@ def test_the_journal_keeps_whole_stretches_and_drops_the_rest(tmp_path):
     assert (found.output, found.frames, found.running) == (out, 144, False)
     again = Journal(folder, out)
     assert (
-        again.begin({"version": 1, "input": "a"}, resume=True) == "going on after 48 finished frames of an earlier run"
+        again.begin({"version": 1, "input": "a"}, resume=True) == "going on after 96 finished frames of an earlier run"
     )
-    assert [s.name for s in again.segments] == ["0.packets"]
-    assert sorted(p.name for p in folder.iterdir()) == ["0.packets", "journal.jsonl", "lock"]
+    assert [s.name for s in again.segments] == ["0.packets", "2.packets"]
+    assert sorted(p.name for p in folder.iterdir()) == ["0.packets", "2.packets", "journal.jsonl", "lock"]
     assert read_journal(folder)[1] == again.segments
     again.close()
 

@@ -1,0 +1,125 @@
+"""`--engine ray` on a real cluster of two nodes on this machine: the same file, whoever sees what, whoever dies."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sdatc_cli.app import run
+from sdatc_cli.engine import journal, parallel, stretch
+from tests.conftest import write_clip
+
+ray = pytest.importorskip("ray", reason="needs the package ray: pip install 'sdatc[ray]'")
+
+SHORT = 6  # frames a stretch
+STORE = 100 << 20  # bytes of each node's object store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of several nodes on one machine need Linux"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def second_node(cluster):
+    """A node beside the head, for one test."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    yield node
+    if node in cluster.worker_nodes:
+        cluster.remove_node(node)
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch):
+    monkeypatch.setattr(stretch, "STRETCH", SHORT)
+
+
+@pytest.fixture
+def sdatc(tiny_models, capfd):
+    """Runs the command; returns (exit code, JSON or None, stderr)."""
+
+    def call(source: Path, out: Path, *words: object):
+        capfd.readouterr()
+        code = run(
+            [*map(str, ["upscale", source, "-o", out, "--model", tiny_models["lively"]]), "--steps", "1", "--json"]
+            + [str(word) for word in words]
+        )
+        said = capfd.readouterr()
+        return code, json.loads(said.out) if said.out else None, said.err
+
+    return call
+
+
+def test_nodes_that_see_neither_input_nor_weights(cluster, second_node, sdatc, tiny_models, tmp_path, monkeypatch):
+    """/proc/self/cwd is another folder for every process: what lies there must be brought to the nodes. The run takes
+    up the work of a single process."""
+    from sdatc_models.restorer import Restorer
+
+    source, one, out = write_clip(tmp_path / "in.mkv", frames=33, sound=True, scenes=3), "one.mp4", tmp_path / "out.mp4"
+    (tmp_path / "model").symlink_to(tiny_models["lively"])
+    monkeypatch.chdir(tmp_path)
+    assert sdatc(source, Path(one))[0] == 0
+    real, count = Restorer.restore, 0
+
+    def restore(self, clip, frames, options):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise KeyboardInterrupt
+        return real(self, clip, frames, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Restorer, "restore", restore)
+        assert sdatc(source, out)[0] == 130
+    here, folders = Path("/proc/self/cwd"), set(Path(tempfile.gettempdir()).glob("sdatc-*"))
+    words = ["--engine", "ray", "--address", cluster.address, "--model", here / "model"]
+    code, result, said = sdatc(here / source.name, out, *words)
+    assert code == 0, said
+    assert out.read_bytes() == Path(one).read_bytes()
+    assert result["device"] == "cpu (2 Ray nodes)" and result["resumed_frames"] >= SHORT and result["frames"] == 33
+    assert "restoring: " in said and not journal.work_folder(out).exists()
+    assert set(Path(tempfile.gettempdir()).glob("sdatc-*")) <= folders
+    assert not ray.is_initialized()
+
+
+def test_a_node_that_dies_in_the_middle(cluster, second_node, sdatc, tmp_path, monkeypatch):
+    source = write_clip(tmp_path / "in.mkv", frames=60, scenes=2)
+    one, out = tmp_path / "one.mp4", tmp_path / "out.mp4"
+    assert sdatc(source, one)[0] == 0
+    real, finished = parallel.record, []
+
+    def record(book, segment):
+        real(book, segment)
+        finished.append(segment.first)
+        if len(finished) == 2:
+            cluster.remove_node(second_node, allow_graceful=False)
+
+    monkeypatch.setattr(parallel, "record", record)
+    code, result, said = sdatc(source, out, "--engine", "ray", "--address", cluster.address)
+    assert code == 0, said
+    assert result["device"] == "cpu (2 Ray nodes)" and sorted(finished) == list(range(0, 60, SHORT))
+    assert out.read_bytes() == one.read_bytes()
+
+
+def test_what_cannot_be_is_said_in_one_line(cluster, sdatc, tmp_path):
+    source, out = write_clip(tmp_path / "in.mkv", frames=7), tmp_path / "out.mp4"
+    for words, code, line in (
+        (["--address", cluster.address, "--device", "cuda"], 5, "no node of the cluster has one"),
+        (["--address", cluster.address, "--device", "cpu,cpu"], 2, "Ray picks the cards"),
+        (["--address", "nowhere"], 2, "no Ray cluster there"),
+    ):
+        got, _, said = sdatc(source, out, "--engine", "ray", *words)
+        assert got == code and line in said.splitlines()[-1], said
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]

@@ -1,0 +1,168 @@
+"""`--device cpu,cpu`: two processes make the same file as one, take up each other's work, and survive their deaths."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdatc_cli.app import run
+from sdatc_cli.engine import journal, parallel, stretch, workers
+from sdatc_cli.engine.crew import Progress
+from tests.conftest import write_clip
+
+SHORT = 6  # frames a stretch
+TWO = ("--device", "cpu,cpu")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
+]
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch):
+    monkeypatch.setattr(stretch, "STRETCH", SHORT)
+
+
+@pytest.fixture
+def sdatc(tiny_models, capfd):
+    """Runs the command; returns (exit code, JSON or None, stderr)."""
+
+    def call(source: Path, out: Path, *words: object):
+        capfd.readouterr()
+        code = run(
+            [*map(str, ["upscale", source, "-o", out, "--model", tiny_models["lively"]]), "--steps", "1", "--json"]
+            + [str(word) for word in words]
+        )
+        said = capfd.readouterr()
+        return code, json.loads(said.out) if said.out else None, said.err
+
+    return call
+
+
+@pytest.fixture
+def makers(monkeypatch):
+    """Notes which process made which stretch, as they are finished."""
+    made: list[tuple[int, int]] = []
+    real = parallel.record
+
+    def record(book, segment):
+        number, pid = segment.name.removesuffix(".packets").split("-")
+        made.append((int(number), int(pid)))
+        real(book, segment)
+
+    monkeypatch.setattr(parallel, "record", record)
+    return made
+
+
+def kill_at(monkeypatch, number: int, times: int) -> None:
+    """Kills the worker that has begun with stretch `number`, so many times."""
+    real, left = workers.WorkerCrew.events, times
+
+    def events(self):
+        nonlocal left
+        heard = real(self)
+        for event in heard:
+            if isinstance(event, Progress) and event.number == number and left:
+                worker = next(worker for worker in self._workers if worker.number == number)
+                os.kill(worker.process.pid, signal.SIGKILL)
+                left -= 1
+                break
+        return heard
+
+    monkeypatch.setattr(workers.WorkerCrew, "events", events)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
+def test_two_processes_make_the_file_of_one(name, sdatc, makers, ffmpeg, tmp_path):
+    """Uneven times (moved, in AVI), sound, cuts, a beginning inside a stretch."""
+    source = tmp_path / "in.mkv"
+    ffmpeg(
+        *("-i", write_clip(tmp_path / "even.mkv", frames=60, sound=True, scenes=4), "-fps_mode", "vfr"),
+        *("-vf", "select='lt(n,8)+eq(n,11)+gt(n,19)',setpts='N/25/TB+floor(N/9)*0.013/TB'", "-g", "12", source),
+    )
+    codec = ["--codec", "mpeg4"] if name == "out.avi" else []
+    one, two = tmp_path / f"one-{name}", tmp_path / name
+    part = ["--start", "0.15", *codec]
+    assert sdatc(source, one, *part)[0] == 0
+    code, result, said = sdatc(source, two, *part, *TWO)
+    assert code == 0, said
+    assert two.read_bytes() == one.read_bytes()
+    assert result["device"] == "cpu,cpu" and result["frames"] == 45 and result["resumed_frames"] == 0
+    assert len(makers) == 9 and len({pid for _, pid in makers}) == 2
+    assert "restoring: 1/56 frames" in said
+    assert not journal.work_folder(two).exists() and multiprocessing.active_children() == []
+
+
+def test_workers_that_die_and_work_that_goes_on_elsewhere(sdatc, makers, tmp_path, monkeypatch):
+    """Three deaths at one stretch end the run; one process, or two of which one dies, go on with what is kept."""
+    source = write_clip(tmp_path / "in.mkv", frames=40, sound=True, scenes=3)
+    one, out, other = (tmp_path / name for name in ("one.mp4", "out.mp4", "other.mp4"))
+    assert sdatc(source, one)[0] == 0
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2, 3)
+        code, _, said = sdatc(source, out, *TWO)
+    assert code == 5, said
+    assert "frames 12 to 17 failed 3 times" in said and "finished frames are kept" in said
+    assert multiprocessing.active_children() == []
+    kept = {number for number, _ in makers}
+    assert 2 not in kept and max(kept) > 2  # there is a gap
+    shutil.copytree(journal.work_folder(out), journal.work_folder(other))
+    frames = SHORT * len(kept) - (2 if 6 in kept else 0)
+    code, result, said = sdatc(source, out)
+    assert code == 0 and out.read_bytes() == one.read_bytes()
+    assert result["resumed_frames"] == frames and f"going on after {frames} finished frames" in said
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2, 1)
+        code, result, said = sdatc(source, other, *TWO)
+    assert code == 0 and "made again: the worker on cpu ended (SIGKILL" in said
+    assert other.read_bytes() == one.read_bytes() and result["resumed_frames"] == frames
+
+
+def test_two_processes_take_up_the_work_of_one(sdatc, tmp_path, monkeypatch):
+    from sdatc_models.restorer import Restorer
+
+    source = write_clip(tmp_path / "in.mkv", frames=23)
+    one, out = tmp_path / "one.mp4", tmp_path / "out.mp4"
+    assert sdatc(source, one)[0] == 0
+    real, count = Restorer.restore, 0
+
+    def restore(self, clip, frames, options):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise KeyboardInterrupt
+        return real(self, clip, frames, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Restorer, "restore", restore)
+        assert sdatc(source, out)[0] == 130
+    code, result, _ = sdatc(source, out, *TWO)
+    assert code == 0 and result["resumed_frames"] >= SHORT and out.read_bytes() == one.read_bytes()
+
+
+def test_what_cannot_be_is_said_in_one_line(sdatc, tiny_models, tmp_path, monkeypatch):
+    source = write_clip(tmp_path / "in.mkv", frames=7)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "sdatc_cli.engine.ray_engine", raising=False)
+    for words, code, line in (
+        ([tmp_path / "frames", *TWO], 2, "use one device for pictures"),
+        ([tmp_path / "out.mp4", "--device", "cpu,gpu"], 2, "choose auto, cpu"),
+        ([tmp_path / "out.mp4", "--address", "auto"], 2, "--engine ray"),
+        ([tmp_path / "out.mp4", "--engine", "ray"], 2, "pip install 'sdatc[ray]'"),
+    ):
+        got, _, said = sdatc(source, *words)
+        assert got == code and line in said.splitlines()[-1]
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in tiny_models["still"].iterdir():
+        content = file.read_bytes()
+        (model / file.name).write_bytes(content[:-1] + b"\0" if file.name.startswith("vae") else content)
+    code, _, said = sdatc(source, tmp_path / "out.mp4", *TWO, "--model", model)
+    assert code == 4 and "is damaged" in said.splitlines()[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "model"]
