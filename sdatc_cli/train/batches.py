@@ -31,20 +31,8 @@ def as_tensor(images: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 1, 4, 2, 3).float().div_(255)
 
 
-def detail(frame: np.ndarray) -> float:
-    """How much a frame (h, w, 3) varies from pixel to pixel: the mean absolute difference of neighbours."""
-    image = frame.astype(np.int16)
-    return float(np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean())
-
-
 class ClipSampler:
-    """Draws random crops, flips and quarter turns from shards.
-
-    Of `candidates` crops the one with the most detail is kept: sky and walls teach little, and photographs are full of
-    them.
-    """
-
-    candidates = 3
+    """Draws random crops, flips and quarter turns from shards."""
 
     def __init__(self, shards: Path, batch: int, frames: int, patch: int, seed: int, rank: int = 0):
         """`patch`: HR edge of a crop, a multiple of 4; `frames`: consecutive frames of one example."""
@@ -57,10 +45,7 @@ class ClipSampler:
         self.share = np.array([len(s) for s in self.shards], float) / sum(len(s) for s in self.shards)
 
     def example(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One (hr, lq) pair, (N, 4p, 4p, 3) and (N, p, p, 3) uint8."""
-        return max((self._crop(rng) for _ in range(self.candidates)), key=lambda pair: detail(pair[0][0]))
-
-    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One (hr, lq) crop, (N, 4p, 4p, 3) and (N, p, p, 3) uint8."""
         shard = self.shards[rng.choice(len(self.shards), p=self.share)]
         clip, small = int(rng.integers(len(shard))), self.patch // SCALE
         first = int(rng.integers(shard.frames - self.frames + 1))

@@ -30,9 +30,9 @@ LITE = {
         frames=1,
         patch=96,
         lr=6e-4,
-        weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0, adversarial=0.02),
-        perceptual_from=0.1,
-        adversarial_from=0.4,
+        weights=ImageLossWeights(l1=1.0, lpips=1.0, dists=1.0),
+        perceptual_from=0.3,
+        ema=0.995,
     ),
     "diffusion": Recipe(
         batch=6,

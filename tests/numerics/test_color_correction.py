@@ -3,22 +3,27 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sdatc_models.color import adain, correct, enlarge, low_pass, wavelet
+
+
+def halved(x: torch.Tensor) -> np.ndarray:
+    return F.interpolate(x, scale_factor=0.5, mode="bicubic", align_corners=False, antialias=True).numpy()
 
 
 def test_adain_gives_each_frame_and_channel_the_reference_statistics() -> None:
     torch.manual_seed(0)
     image, reference = torch.rand(3, 3, 20, 24) * 0.3 + 0.5, torch.rand(3, 3, 20, 24)
-    out = adain(image, reference).numpy()
+    out = adain(image, reference)
+    small, wanted, before = halved(out), halved(reference), halved(image)
     for n in range(3):
         for c in range(3):
-            wanted = reference[n, c].numpy()
-            assert out[n, c].mean() == pytest.approx(wanted.mean(), abs=1e-5)
-            assert out[n, c].std() == pytest.approx(wanted.std(), rel=1e-3)
-            plain = image[n, c].numpy()
-            expected = (plain - plain.mean()) / plain.std() * wanted.std() + wanted.mean()
-            np.testing.assert_allclose(out[n, c], expected, atol=1e-4)
+            assert small[n, c].mean() == pytest.approx(wanted[n, c].mean(), abs=1e-5)
+            assert small[n, c].std() == pytest.approx(wanted[n, c].std(), rel=1e-3)
+            scale = wanted[n, c].std() / before[n, c].std()
+            expected = (image[n, c].numpy() - before[n, c].mean()) * scale + wanted[n, c].mean()
+            np.testing.assert_allclose(out[n, c].numpy(), expected, atol=1e-4)
 
 
 def test_adain_keeps_a_frame_that_already_agrees_and_a_flat_one() -> None:
@@ -26,6 +31,15 @@ def test_adain_keeps_a_frame_that_already_agrees_and_a_flat_one() -> None:
     torch.testing.assert_close(adain(image, image), image, rtol=0, atol=1e-4)
     flat = torch.full((1, 3, 16, 16), 0.25)
     torch.testing.assert_close(adain(flat, flat + 0.5), flat + 0.5)
+
+
+def test_adain_keeps_the_contrast_of_a_sharp_image_and_of_a_blurred_one() -> None:
+    sharp = torch.rand(2, 3, 64, 64)
+    reduced = F.interpolate(sharp, size=(16, 16), mode="bicubic", align_corners=False, antialias=True)
+    for image in (sharp, enlarge(reduced, (64, 64))):
+        kept = adain(image, reduced).std() / image.std()
+        assert kept == pytest.approx(1, abs=0.06)
+    assert enlarge(reduced, (64, 64)).std() / sharp.std() < 0.8  # what a comparison at full size would do to it
 
 
 def low_pass_by_hand(row: np.ndarray, levels: int) -> np.ndarray:
