@@ -89,6 +89,9 @@ class _Stop:
 
 def main() -> None:
     """Entry point of `sdatc` and of `python -m sdatc_cli`."""
+    for name in ("stdout", "stderr"):  # None where the caller closed it; what is said there is lost, not the work
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if threading.current_thread() is threading.main_thread():
         stop = _Stop()
         signal.signal(signal.SIGTERM, stop)

@@ -202,3 +202,13 @@ def test_names_that_are_hard_to_quote(make_clip, tiny_models, tmp_path, monkeypa
         assert run(words) == 0, name
         with av.open(f"file:{tmp_path / f'out {name}'}") as container:
             assert sum(1 for _ in container.decode(video=0)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_closed_stderr_costs_only_what_is_said_there(tiny_models, tmp_path):
+    source, out = write_clip(tmp_path / "in.mkv", frames=3), tmp_path / "out.mp4"
+    words = [sys.executable, "-m", "sdatc_cli", "upscale", source, "-o", out, "--model", tiny_models["still"]]
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *map(str, words), "--steps", "1"]
+    assert subprocess.run(closed, timeout=300, check=False).returncode == 0
+    with av.open(out) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 3
