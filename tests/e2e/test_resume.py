@@ -184,6 +184,7 @@ def test_an_input_that_changes_during_the_run(short_stretches, sdatc, tmp_path, 
 
 KILLER = """
 import os, random, signal, sys, time
+from sdatc_cli.app import run
 from sdatc_cli.engine import stretch
 import sdatc_cli.engine.job
 stretch.STRETCH = 6

@@ -138,10 +138,10 @@ def test_a_movie_whose_pictures_lie_in_another_file_is_refused(flag, refused, tm
 
 
 def test_patterns_are_names(sdatc, refused, tmp_path):
-    """FFmpeg would read frame01.png for frame%02d.png, and whatever fits a star."""
+    """FFmpeg would read frame01.png for frame%02d.png."""
     for i in range(3):
         Image.new("RGB", (32, 24), (80 * i, 0, 0)).save(tmp_path / f"frame{i:02}.png")
-    for name in ("frame%02d.png", "frame*.png", "frame%02d.mkv"):
+    for name in ("frame%02d.png", "frame%02d.mkv"):
         assert "no such file" in refused(tmp_path / name)
 
 
