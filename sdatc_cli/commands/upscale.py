@@ -1,7 +1,12 @@
 """`sdatc upscale`: a video (image, folder of frames) in, a larger, restored one out."""
 
+from typing import TYPE_CHECKING
+
 from sdatc_cli import settings
 from sdatc_cli.commands import upscale_options as option
+
+if TYPE_CHECKING:
+    from sdatc_cli.media.encoders import EncodeOptions
 
 
 def upscale(
@@ -44,21 +49,18 @@ def upscale(
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--guidance", guidance, 0)
-    settings.between("--crf", crf, 0, 63)
     settings.between("--seed", seed, 0, 2**63 - 1)
-    settings.preset(codec, preset)
+    encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
-    previews, extra = settings.moments("--preview", preview), settings.pairs("--encoder-option", encoder_option or [])
+    previews = settings.moments("--preview", preview)
     network = (steps, solver, fidelity, guidance, flow, color, seed, settings.tile_edge(tile))
 
     from sdatc_cli.commands.request import Request
     from sdatc_cli.commands.restoring import restore
     from sdatc_cli.media.container import OUTSIDE
-    from sdatc_cli.media.encoders import EncodeOptions
 
     protocols = settings.names("--allow-protocols", allow_protocols, OUTSIDE)
-    encode = EncodeOptions(codec, crf, preset, pix_fmt, extra)
     restore(
         Request(
             sources=tuple(sources), out=out, scale=scale, network=network, encode=encode, start=begin, duration=length,
@@ -67,3 +69,16 @@ def upscale(
             engine=engine, address=address, as_json=as_json, quiet=quiet, debug=debug,
         )
     )  # fmt: skip
+
+
+def _encoding(
+    codec: str, crf: int, preset: str, pix_fmt: str | None, encoder_option: list[str] | None
+) -> "EncodeOptions":
+    """The settings of the encoder, each checked by itself. Raises UsageError."""
+    settings.between("--crf", crf, 0, 63)
+    settings.preset(codec, preset)
+    extra = settings.pairs("--encoder-option", encoder_option or [])
+
+    from sdatc_cli.media.encoders import EncodeOptions
+
+    return EncodeOptions(codec, crf, preset, pix_fmt, extra)

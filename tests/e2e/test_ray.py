@@ -1,22 +1,21 @@
 """`--engine ray` on a real cluster of two nodes on this machine: the same file, whoever sees what, whoever dies."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from sdatc_cli.app import run
-from sdatc_cli.engine import journal, parallel, stretch
+from sdatc_cli.engine import journal, parallel
 from tests.conftest import write_clip
+from tests.e2e.failing import SHORT, stop_at
 
 ray = pytest.importorskip("ray", reason="needs the package ray: pip install 'sdatc[ray]'")
 
-SHORT = 6  # frames a stretch
 STORE = 100 << 20  # bytes of each node's object store
 
 pytestmark = [
+    pytest.mark.usefixtures("short_stretches"),
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters of several nodes on one machine need Linux"),
 ]
@@ -41,47 +40,15 @@ def second_node(cluster):
         cluster.remove_node(node)
 
 
-@pytest.fixture(autouse=True)
-def short_stretches(monkeypatch):
-    monkeypatch.setattr(stretch, "STRETCH", SHORT)
-
-
-@pytest.fixture
-def sdatc(tiny_models, capfd):
-    """Runs the command; returns (exit code, JSON or None, stderr)."""
-
-    def call(source: Path, out: Path, *words: object):
-        capfd.readouterr()
-        code = run(
-            [*map(str, ["upscale", source, "-o", out, "--model", tiny_models["lively"]]), "--steps", "1", "--json"]
-            + [str(word) for word in words]
-        )
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out else None, said.err
-
-    return call
-
-
 def test_nodes_that_see_neither_input_nor_weights(cluster, second_node, sdatc, tiny_models, tmp_path, monkeypatch):
     """/proc/self/cwd is another folder for every process: what lies there must be brought to the nodes. The run takes
     up the work of a single process."""
-    from sdatc_models.restorer import Restorer
-
     source, one, out = write_clip(tmp_path / "in.mkv", frames=33, sound=True, scenes=3), "one.mp4", tmp_path / "out.mp4"
     (tmp_path / "model").symlink_to(tiny_models["lively"])
     monkeypatch.chdir(tmp_path)
     assert sdatc(source, Path(one))[0] == 0
-    real, count = Restorer.restore, 0
-
-    def restore(self, clip, frames, options):
-        nonlocal count
-        count += 1
-        if count == 6:
-            raise KeyboardInterrupt
-        return real(self, clip, frames, options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Restorer, "restore", restore)
+        stop_at(patch, 6, KeyboardInterrupt())
         assert sdatc(source, out)[0] == 130
     here, folders = Path("/proc/self/cwd"), set(Path(tempfile.gettempdir()).glob("sdatc-*"))
     words = ["--engine", "ray", "--address", cluster.address, "--model", here / "model"]

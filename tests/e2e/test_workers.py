@@ -1,47 +1,24 @@
 """`--device cpu,cpu`: two processes make the same file as one, take up each other's work, and survive their deaths."""
 
-import json
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
-from sdatc_cli.app import run
-from sdatc_cli.engine import journal, parallel, stretch, workers
+from sdatc_cli.engine import journal, parallel, workers
 from tests.conftest import write_clip
+from tests.e2e.failing import SHORT
 
-SHORT = 6  # frames a stretch
 TWO = ("--device", "cpu,cpu")
 
 pytestmark = [
+    pytest.mark.usefixtures("short_stretches"),
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def short_stretches(monkeypatch):
-    monkeypatch.setattr(stretch, "STRETCH", SHORT)
-
-
-@pytest.fixture
-def sdatc(tiny_models, capfd):
-    """Runs the command; returns (exit code, JSON or None, stderr)."""
-
-    def call(source: Path, out: Path, *words: object):
-        capfd.readouterr()
-        code = run(
-            [*map(str, ["upscale", source, "-o", out, "--model", tiny_models["lively"]]), "--steps", "1", "--json"]
-            + [str(word) for word in words]
-        )
-        said = capfd.readouterr()
-        return code, json.loads(said.out) if said.out else None, said.err
-
-    return call
 
 
 @pytest.fixture
