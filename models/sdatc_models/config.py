@@ -15,7 +15,10 @@ Prediction = Literal["epsilon", "residual"]
 
 @dataclass(frozen=True)
 class DCMConfig:
-    """Eq. (5). `blocks` RSTBs of `layers` Swin layers each; `enabled=False` is the ablation: bicubic enlargement."""
+    """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
+
+    `enabled=False` is the ablation: bicubic enlargement.
+    """
 
     dim: int
     layers: int
@@ -23,6 +26,7 @@ class DCMConfig:
     mlp_ratio: float = 2.0
     up_dim: int = 16
     blocks: int = 6
+    pairs: int = 1
     window: int = 8
     enabled: bool = True
 
@@ -112,7 +116,7 @@ def lite() -> ModelConfig:
     """The embedded size: seconds a frame on a CPU."""
     return ModelConfig(
         name="lite",
-        dcm=DCMConfig(dim=48, layers=1, heads=2, mlp_ratio=1.5),
+        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=8),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),

@@ -90,8 +90,21 @@ class SwinLayer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class ConvPair(nn.Module):
+    """Two 3x3 convolutions with a residual."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> same shape."""
+        return x + self.conv2(F.leaky_relu(self.conv1(x), 0.1))
+
+
 class RSTB(nn.Module):
-    """Residual Swin transformer block: layers, two 3x3 convolutions, a skip around all.
+    """Residual Swin transformer block: Swin layers, then pairs of convolutions, each with its own residual.
 
     Layers start as the identity (ours): a young network learns as fast as a convolutional one, several times faster
     than SwinIR's, and attention joins when it helps.
@@ -105,16 +118,13 @@ class RSTB(nn.Module):
             SwinLayer(config.dim, config.heads, config.window, (first + i) % 2 * half, config.mlp_ratio)
             for i in range(config.layers)
         )
-        self.conv1 = nn.Conv2d(config.dim, config.dim, 3, padding=1)
-        self.conv2 = nn.Conv2d(config.dim, config.dim, 3, padding=1)
+        self.pairs = nn.Sequential(*(ConvPair(config.dim) for _ in range(config.pairs)))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, H, W, C) -> same shape."""
-        y = x
         for layer in self.layers:
-            y = layer(y, mask)
-        y = self.conv2(F.leaky_relu(self.conv1(y.permute(0, 3, 1, 2)), 0.1))
-        return x + y.permute(0, 2, 3, 1)
+            x = layer(x, mask)
+        return self.pairs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class DCM(nn.Module):

@@ -117,15 +117,19 @@ class RealESRGAN:
             raise ModelError(f"real-esrgan: {base}.param and .bin cannot be read; run: {PEERS}")
 
     def restore(self, job: Job) -> Iterator[tuple[int, np.ndarray]]:
-        ncnn: Any = importlib.import_module("ncnn")
         for index in job.wanted:
-            planes = np.ascontiguousarray(job.frames[index].transpose(2, 0, 1).astype(np.float32) / 255)
-            extractor = self.net.create_extractor()
-            extractor.input("data", ncnn.Mat(planes).clone())
-            failed, output = extractor.extract("output")
-            if failed:
-                raise ModelError("real-esrgan: ncnn could not run the network")
-            yield index, (np.array(output).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+            yield index, self.enlarge(job.frames[index])
+
+    def enlarge(self, frame: np.ndarray) -> np.ndarray:
+        """(h, w, 3) RGB uint8 -> (4h, 4w, 3). ModelError when the network cannot run."""
+        ncnn: Any = importlib.import_module("ncnn")
+        planes = np.ascontiguousarray(frame.transpose(2, 0, 1).astype(np.float32) / 255)
+        extractor = self.net.create_extractor()
+        extractor.input("data", ncnn.Mat(planes).clone())
+        failed, output = extractor.extract("output")
+        if failed:
+            raise ModelError("real-esrgan: ncnn could not run the network")
+        return (np.array(output).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
 
 
 class Sdatc:

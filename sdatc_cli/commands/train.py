@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 train = typer.Typer(
     name="train",
     help="Trains the networks on your own photos and videos.",
-    epilog="Order: prepare, then run --stage dcm, diffusion and decoder, each from the model exported before it. "
+    epilog="Order: prepare, teach (if you like), then run --stage dcm, diffusion and decoder, each from the model "
+    "exported before it. "
     "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (on CPUs: torchrun -m sdatc_cli ...).",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -40,6 +41,8 @@ Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="End after this many minutes of training.")]
 Precision = Annotated[Literal["auto", "no", "bf16", "fp16"], typer.Option(help="Mixed precision.")]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Clips a step and process. [default: the recipe's]")]
+Share = Annotated[float, typer.Option(help="The part of the clips to do, above 0 and up to 1.")]
+ShardsAt = Annotated[Path, typer.Argument(metavar="SHARDS", help="The folder of shards.")]
 RunIn = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
 ModelOut = Annotated[Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="The folder for the model.")]
 Table = Annotated[Path | None, typer.Option(help="A Markdown table of measurements for the model card.")]
@@ -73,6 +76,23 @@ def prepare(
     for line in skipped:
         terminal.notice(f"left out: {line}")
     terminal.say(f"{out}: {made} shards, {len(skipped)} sources left out")
+
+
+@train.command()
+def teach(shards: ShardsAt, share: Share = 1.0, seed: Seed = 0, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Adds to the shards what Real-ESRGAN makes of the undamaged frames, for run --stage dcm to learn from. Resumable.
+
+    Needs the extra "peers".
+    """
+    settings.between("--seed", seed, 0)
+    if not 0 < share <= 1:
+        raise UsageError(f"--share {share}: choose a number above 0 and up to 1")
+    from sdatc_cli.train.taught import teach as make
+
+    terminal = output.Terminal(quiet)
+    with terminal.showing("teaching", "pictures"):
+        made, wanted = make(shards, share, seed, terminal.progress)
+    terminal.say(f"{shards}: {wanted} of its clips have a teacher's picture, {made} of them made now")
 
 
 @train.command()

@@ -13,17 +13,20 @@ from sdatc_cli.errors import InputError
 
 from .degradation import SCALE
 from .shards import Shard, open_shards
+from .taught import read_taught, taught_frame, taught_pictures
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]."""
+    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]; `taught` as `hr`, or None."""
 
     hr: Tensor
     lq: Tensor
+    taught: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.hr.to(device), self.lq.to(device))
+        taught = self.taught.to(device) if self.taught is not None else None
+        return Batch(self.hr.to(device), self.lq.to(device), taught)
 
 
 def as_tensor(images: list[np.ndarray]) -> Tensor:
@@ -34,38 +37,56 @@ def as_tensor(images: list[np.ndarray]) -> Tensor:
 class ClipSampler:
     """Draws random crops, flips and quarter turns from shards."""
 
-    def __init__(self, shards: Path, batch: int, frames: int, patch: int, seed: int, rank: int = 0):
-        """`patch`: HR edge of a crop, a multiple of 4; `frames`: consecutive frames of one example."""
+    def __init__(
+        self, shards: Path, batch: int, frames: int, patch: int, seed: int, rank: int = 0, taught: bool = False
+    ):
+        """`patch`: HR edge of a crop, a multiple of 4; `frames`: consecutive frames of one example.
+
+        `taught`: single frames, and only those of which a teacher's picture lies beside the shards.
+        """
         self.shards: list[Shard] = open_shards(shards)
         self.batch, self.frames, self.patch, self.key = batch, frames, patch, (seed, rank)
         edge = self.shards[0].lq.shape[2] * SCALE
         if patch > edge or frames > self.shards[0].frames:
             have = f"{self.shards[0].frames} frames of {edge} pixels"
             raise InputError(f"these shards hold {have}, the stage asks for {frames} of {patch}")
-        self.share = np.array([len(s) for s in self.shards], float) / sum(len(s) for s in self.shards)
+        self.taught = taught_pictures(shards) if taught else None
+        if taught and (frames != 1 or not self.taught):
+            raise InputError(f"no pictures of a teacher in {shards}; make some with: sdatc train teach {shards}")
+        self.clips = [
+            (shard, clip)
+            for shard in self.shards
+            for clip in range(len(shard))
+            if self.taught is None or (shard.path.stem, clip) in self.taught
+        ]
 
-    def example(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One (hr, lq) crop, (N, 4p, 4p, 3) and (N, p, p, 3) uint8."""
-        shard = self.shards[rng.choice(len(self.shards), p=self.share)]
-        clip, small = int(rng.integers(len(shard))), self.patch // SCALE
+    def example(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """One crop: hr (N, 4p, 4p, 3), lq (N, p, p, 3) and, if asked for, the teacher's, like hr; uint8."""
+        shard, clip = self.clips[int(rng.integers(len(self.clips)))]
+        small = self.patch // SCALE
         first = int(rng.integers(shard.frames - self.frames + 1))
+        if self.taught is not None:
+            first = taught_frame(shard)
         y, x = (int(v) for v in rng.integers(0, shard.lq.shape[2] - small + 1, 2))
         lq = shard.lq[clip, first : first + self.frames, y : y + small, x : x + small]
         tall = [shard.hr_frame(clip, first + i) for i in range(self.frames)]
         y, x = y * SCALE, x * SCALE
-        hr = np.stack([frame[y : y + self.patch, x : x + self.patch] for frame in tall])
+        large = [np.stack(tall)]
+        if self.taught is not None:
+            large.append(read_taught(self.taught[shard.path.stem, clip])[None])
+        hr, *taught = (images[:, y : y + self.patch, x : x + self.patch] for images in large)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
 
         def turn(clip: np.ndarray) -> np.ndarray:
             clip = np.rot90(clip, turns, (1, 2))
             return clip[:, :, ::-1] if flip else clip
 
-        return turn(hr), turn(lq)
+        return [turn(images) for images in (hr, lq, *taught)]
 
     def load(self, step: int) -> Batch:
         rng = np.random.default_rng((*self.key, step))
         examples = [self.example(rng) for _ in range(self.batch)]
-        return Batch(as_tensor([hr for hr, _ in examples]), as_tensor([lq for _, lq in examples]))
+        return Batch(*(as_tensor(list(images)) for images in zip(*examples, strict=True)))
 
     def iterate(self, first_step: int) -> Generator[Batch]:
         """Endless batches from `first_step` on, the next one loading while the current one is used."""

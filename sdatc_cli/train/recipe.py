@@ -28,11 +28,10 @@ LITE = {
     "dcm": Recipe(
         batch=6,
         frames=1,
-        patch=96,
-        lr=6e-4,
-        weights=ImageLossWeights(l1=1.0, lpips=1.0, dists=1.0),
-        perceptual_from=0.3,
-        ema=0.995,
+        patch=128,
+        lr=4e-4,
+        weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0, taught=1.0),
+        perceptual_from=0.35,
     ),
     "diffusion": Recipe(
         batch=6,

@@ -24,6 +24,7 @@ from .losses import ImageLoss, PerceptualLoss
 from .recipe import LITE, RECIPES, Recipe
 from .samples import SampleSheet
 from .stages import NETS, Stage, StageNet
+from .taught import TAUGHT
 
 StageName = Literal["vae", "dcm", "diffusion", "decoder"]
 SIZES = {"lite": lite, "base": base}
@@ -161,7 +162,10 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
     InputError for unusable shards, ModelError for unusable weights or a NaN loss, OutputError for the folder.
     """
     rank, recipe = PartialState(cpu=on_cpu()).process_index, plan.recipe
-    sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank)
+    taught = recipe.weights.taught > 0 and (plan.shards / TAUGHT).is_dir()
+    sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank, taught)
+    if recipe.weights.taught and not taught and rank == 0:
+        notice(f"no teacher: the true pictures teach alone; for one, run first: sdatc train teach {plan.shards}")
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)
     try:
@@ -170,7 +174,8 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
             _write_run(plan)
     except OSError as error:
         raise OutputError(f"cannot write to {plan.run}: {error.strerror}") from error
-    perceptual = PerceptualLoss() if recipe.weights.lpips or recipe.weights.dists else None
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(plan.precision)
+    perceptual = PerceptualLoss(dtype) if recipe.weights.lpips or recipe.weights.dists else None
     image_loss = ImageLoss(perceptual)
     stage = Stage(NETS[plan.stage](restorer), recipe, image_loss)
     trainer = Trainer(stage, recipe, plan.limits, plan.run, plan.seed, plan.precision, plan.tag)

