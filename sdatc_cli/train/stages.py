@@ -54,7 +54,7 @@ class DCMNet(StageNet):
 
     def __init__(self, restorer: Restorer):
         super().__init__(restorer, list(restorer.dcm.parameters()))
-        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # a tenth faster on a CPU
+        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # the faster layout on a CPU
 
     def forward(self, lq: Tensor) -> Tensor:
         return self.restorer.dcm(lq)

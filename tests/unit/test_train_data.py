@@ -74,7 +74,7 @@ def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
 
 
 def paint(shards: Path, clips: dict[int, int]) -> Path:
-    """A copy of `shards` in which some clips have a grey picture of a teacher, of the given brightness."""
+    """Gives some clips of `shards` a grey picture of a teacher, of the given brightness; returns `shards`."""
     (shard,) = open_shards(shards)
     folder = shards / TAUGHT
     folder.mkdir()
