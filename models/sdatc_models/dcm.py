@@ -150,17 +150,20 @@ class DCM(nn.Module):
         zero_init(self.conv_last)
 
     def forward(self, x_lq: Tensor) -> Tensor:
-        """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped."""
+        """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
+
+        The bicubic skip is computed in that format too: weights in half precision round the detail, not the picture.
+        """
         height, width = x_lq.shape[-2:]
         bicubic = F.interpolate(x_lq, scale_factor=self.scale, mode="bicubic", align_corners=False)
         if not self.config.enabled:
             return bicubic
-        x = pad_to_multiple(x_lq, self.config.window)
-        shallow = self.conv_first(x - 0.5)
+        x = pad_to_multiple(x_lq, self.config.window) - 0.5
+        shallow = self.conv_first(x.to(self.conv_first.weight.dtype))
         mask = shift_mask(x.shape[-2], x.shape[-1], self.config.window, self.config.window // 2, x.device)
         body = shallow.permute(0, 2, 3, 1)
         for block in self.blocks:
             body = block(body, mask)
         body = self.conv_body(body.permute(0, 3, 1, 2)) + shallow
         detail = self.conv_last(F.leaky_relu(self.up(self.conv_up(body)), 0.1))
-        return bicubic + detail[..., : height * self.scale, : width * self.scale]
+        return bicubic + detail[..., : height * self.scale, : width * self.scale].to(bicubic.dtype)

@@ -15,6 +15,7 @@ from .flow import ClipFlow, clip_flow
 from .guidance import guided
 from .noise import frame_noise
 from .padding import pad_to_multiple
+from .recent import Recent
 from .schedule import Schedule
 from .tiling import ALIGN, tiled
 from .unet import UNet
@@ -51,6 +52,15 @@ class Restorer(nn.Module):
         self.vae = VAE(config.vae, config.pcam)
         self.unet = UNet(config.unet, config.pcam, config.vae.latent)
         self.schedule = Schedule(config.schedule)
+        self._recent: Recent[tuple[Tensor, Tensor]] = Recent(self.clip_length)
+
+    def in_format(self, dtype: torch.dtype) -> "Restorer":
+        """The networks in `dtype`. A linear code stays in float32: it carries the picture itself, which half precision
+        would round to a few hundred levels."""
+        parts = [part for part in self.vae.children() if part is not self.vae.patch]
+        for part in (self.dcm, self.unet, *parts):
+            part.to(dtype)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -69,9 +79,7 @@ class Restorer(nn.Module):
         self._check(clip, frames)
         height, width = clip.shape[-2:]
         x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
-        x_hr = tiled(lambda x: self.dcm(x.to(self.dtype)).float(), [x_lq], [1], self.scale, options.tile)
-        c_hr = self.encode(x_hr, options.tile)
-        z_0 = self.sample(c_hr, x_hr, frames, options)
+        x_hr, z_0 = self._generate(x_lq, frames, options)
         image = self.decode(z_0, x_hr, options)[..., : height * self.scale, : width * self.scale]
         return correct(image, clip.to(self.device), options.color).clamp(0, 1)
 
@@ -83,6 +91,29 @@ class Restorer(nn.Module):
         if len(frames) != clip.shape[0]:
             raise ValueError(f"{len(frames)} frame indices for {clip.shape[0]} frames")
 
+    def _generate(self, x_lq: Tensor, frames: Sequence[int], options: RestoreOptions) -> tuple[Tensor, Tensor]:
+        """x_HR and a sampled Z_0 of x_LQ.
+
+        Without guidance no frame's sample depends on another's. Each is then made by itself, and once for all the
+        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks.
+        """
+
+        def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+            x_hr = tiled(self.dcm, [x_lq], [1], self.scale, options.tile)
+            return x_hr, self.sample(self.encode(x_hr, options.tile), x_hr, frames, options)
+
+        if self._guidance(options):
+            return make(x_lq, frames)
+        made = [
+            self._recent.get((frame, options), image, lambda image, frame=frame: make(image, [frame]))
+            for frame, image in zip(frames, x_lq.split(1), strict=True)
+        ]
+        x_hr, z_0 = (torch.cat(parts) for parts in zip(*made, strict=True))
+        return x_hr, z_0
+
+    def _guidance(self, options: RestoreOptions) -> float:
+        return self.config.guidance if options.guidance is None else options.guidance
+
     @property
     def _latent_scale(self) -> float:
         """Latent positions per LR pixel."""
@@ -90,11 +121,11 @@ class Restorer(nn.Module):
 
     def encode(self, x_hr: Tensor, tile: int | None) -> Tensor:
         """C_HR (N, c, H/f, W/f) of x_HR (N, 3, H, W)."""
-        return tiled(lambda x: self.vae.encode(x.to(self.dtype)), [x_hr], [self.scale], self._latent_scale, tile)
+        return tiled(self.vae.encode, [x_hr], [self.scale], self._latent_scale, tile)
 
     def sample(self, c_hr: Tensor, x_hr: Tensor, frames: Sequence[int], options: RestoreOptions) -> Tensor:
         """Reverse diffusion from q(Z_start | C_HR) to Z_0 (N, c, H/f, W/f), float32, guided by the motion of x_HR."""
-        guidance = self.config.guidance if options.guidance is None else options.guidance
+        guidance = self._guidance(options)
         flow = self._flow(x_hr, c_hr, options) if guidance else None
         timesteps = self.schedule.timesteps(options.steps)
 
@@ -156,7 +187,6 @@ class Restorer(nn.Module):
         """x_HQ (N, 3, H, W) of eq. (12), float32, not clamped."""
 
         def run(z: Tensor, x: Tensor) -> Tensor:
-            z, x = z.to(self.dtype), x.to(self.dtype)
             f_e = self.vae.features(x)
             return self.vae.decode(z, z.shape[0], f_e, options.fidelity, x).float()
 

@@ -68,7 +68,8 @@ class UNet(nn.Module):
 
     def predict_x_0(self, z_t: Tensor, c_hr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """The estimate of x_0 in float32: C_HR plus the output ("residual"), or solved from the noise ("epsilon")."""
-        output = self(z_t.to(c_hr.dtype), c_hr, t).float()
+        dtype = self.backbone.conv_in.weight.dtype
+        output = self(z_t.to(dtype), c_hr.to(dtype), t).float()
         if self.config.prediction == "residual":
             return c_hr.float() + output
         return schedule.x_0_from_epsilon(z_t.float(), t, output)

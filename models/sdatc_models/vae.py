@@ -89,6 +89,11 @@ class VAE(nn.Module):
         channels = {str(k): self.config.channels[last - k] for k, down in at.items() if down in CFW_SCALES}
         return nn.ModuleDict({k: CFW(width) for k, width in channels.items()})
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the convolutional networks; a linear code may have another."""
+        return self.decoder.conv_in.weight.dtype
+
     def added_parameters(self) -> list[nn.Parameter]:
         """The parameters of PCAM, STAM and CFW: what the paper trains in the decoder."""
         modules = [self.pcam, *(m for m in (self.stam, self.cfw) if m is not None)]
@@ -96,7 +101,7 @@ class VAE(nn.Module):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """F_e of (B, 3, H, W), H and W multiples of f: one feature a scale, in the decoder's order (finest last)."""
-        h = self.encoder.conv_in(F.pixel_unshuffle(image * 2 - 1, self.config.stem))
+        h = self.encoder.conv_in(F.pixel_unshuffle((image * 2 - 1).to(self.dtype), self.config.stem))
         features: list[Tensor] = []
         for block in self.encoder.down_blocks:
             for resnet in sublayers(block, "resnets"):
@@ -138,14 +143,21 @@ class VAE(nn.Module):
         adds what the code cannot hold of it (ours).
         """
         z = z / self.config.scaling
-        h = self.decoder.mid_block(self.decoder.conv_in(self.post_quant_conv(z)), None)
+        if self.patch is None:
+            return (self._convolutional(z, frames, f_e, omega) + 1) / 2
+        x = self.decode_code(z, x_hr)
+        # A decoder whose last layer is still zero adds exactly nothing; only training needs to run it.
+        if torch.is_grad_enabled() or any(p.any() for p in self.decoder.conv_out.parameters()):
+            x = x + self._convolutional(z, frames, f_e, omega).to(x.dtype)
+        return (x + 1) / 2
+
+    def _convolutional(self, z: Tensor, frames: int, f_e: list[Tensor] | None, omega: float) -> Tensor:
+        """What the decoder's convolutions make of latents, (B * N, 3, H, W)."""
+        h = self.decoder.mid_block(self.decoder.conv_in(self.post_quant_conv(z.to(self.dtype))), None)
         for k, block in enumerate(self.decoder.up_blocks):
             h = self._scale(k, block, h, frames, f_e, omega)
         h = self.decoder.conv_out(self.decoder.conv_act(self.decoder.conv_norm_out(h)))
-        x = F.pixel_shuffle(h, self.config.stem)
-        if self.patch is not None:
-            x = x + self.decode_code(z, x_hr)
-        return (x + 1) / 2
+        return F.pixel_shuffle(h, self.config.stem)
 
     def _scale(
         self, k: int, block: nn.Module, h: Tensor, frames: int, f_e: list[Tensor] | None, omega: float

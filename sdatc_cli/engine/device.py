@@ -46,14 +46,26 @@ def pick_devices(names: str) -> list[torch.device]:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of the networks: auto is fp32, but on CUDA bf16, or fp16 on cards that lack that."""
+    """The number format of the networks.
+
+    auto is bf16 where the device computes in it (CUDA cards, x86 CPUs with AVX512-BF16 or AMX), else fp16 on CUDA and
+    fp32 elsewhere.
+    """
     if name not in get_args(DtypeName):
         raise UsageError(f"--dtype {name}: choose auto, fp32, bf16 or fp16")
     if name != "auto":
         return DTYPES[name]
+    if device.type == "cpu":
+        return torch.bfloat16 if cpu_computes_bf16() else torch.float32
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU has instructions for bf16; PyTorch would take longer to imitate them than fp32 takes."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

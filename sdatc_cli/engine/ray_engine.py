@@ -99,8 +99,9 @@ class RayCluster:
         each = [free // self._slots(node) for node in nodes
                 if (free := findings.get(node["NodeID"], (None,))[0]) is not None]  # fmt: skip
         self.free = min(each, default=None)
-        if dtype == "auto" and self.kind == "cuda":
-            dtype = "bf16" if all(bf16 for _, bf16 in findings.values()) else "fp16"
+        if dtype == "auto":  # one that every node computes in
+            lesser = "fp16" if self.kind == "cuda" else "fp32"
+            dtype = "bf16" if all(bf16 for _, bf16 in findings.values()) else lesser
         self.dtype = dtype_name(pick_dtype(dtype, torch.device(self.kind)))
 
     @property

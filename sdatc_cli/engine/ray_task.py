@@ -21,6 +21,7 @@ import torch
 
 from sdatc_cli import __version__
 from sdatc_cli.engine.crew import Event, Failed, Finished, Lost, Notice, Progress
+from sdatc_cli.engine.device import pick_dtype
 from sdatc_cli.engine.job import Job
 from sdatc_cli.engine.journal import input_identity
 from sdatc_cli.engine.memory import Frugal, free_bytes
@@ -100,8 +101,7 @@ def _chunks(path: Path) -> list[Any]:
 def survey(kind: str) -> tuple[int | None, bool]:
     """Of this node: free bytes on a device of the kind, and whether it computes in bf16."""
     device = torch.device(kind)
-    bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return free_bytes(device), bf16
+    return free_bytes(device), pick_dtype("auto", device) == torch.bfloat16
 
 
 def clear(token: str) -> None:

@@ -1,5 +1,7 @@
 """What happens when an allocator finds no memory, and how tiles are chosen."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -93,6 +95,13 @@ def test_a_missing_device_is_a_device_error(name):
         pick_device(name)
 
 
-def test_the_cpu_works_in_fp32_unless_told_otherwise():
-    assert pick_dtype("auto", pick_device("cpu")) == torch.float32
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks Linux what the CPU can do")
+def test_the_cpu_works_in_bf16_where_it_has_instructions_for_it():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    able = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert pick_dtype("auto", pick_device("cpu")) == (torch.bfloat16 if able else torch.float32)
+
+
+def test_the_cpu_works_in_the_format_it_is_told():
+    assert pick_dtype("fp32", pick_device("cpu")) == torch.float32
     assert pick_dtype("bf16", pick_device("cpu")) == torch.bfloat16

@@ -95,7 +95,7 @@ def test_the_same_call_gives_the_same_bits(restorer: Restorer, solver) -> None:
     torch.manual_seed(1)
     first = restorer.restore(clip, [7, 8, 9], options)
     torch.manual_seed(2)
-    assert torch.equal(restorer.restore(clip, [7, 8, 9], options), first)
+    assert torch.equal(lively(tiny()).restore(clip, [7, 8, 9], options), first)
     assert not torch.equal(restorer.restore(clip, [7, 8, 9], replace(options, seed=1)), first)
     assert not torch.equal(restorer.restore(clip, [8, 9, 10], options), first)
 
@@ -125,12 +125,51 @@ def test_noise_belongs_to_the_absolute_frame() -> None:
 def test_a_frame_starts_from_the_same_noise_in_every_clip() -> None:
     """Without temporal modules and guidance a frame comes out the same whichever clip it was in."""
     config = tiny()
-    restorer = lively(replace(config, vae=replace(config.vae, stam=False)))
+    config = replace(config, vae=replace(config.vae, stam=False))
     clip = pan(5, 16, 16)
     options = replace(QUICK, guidance=0.0)
-    first = restorer.restore(clip[:3], [10, 11, 12], options)
-    second = restorer.restore(clip[2:], [12, 13, 14], options)
+    first = lively(config).restore(clip[:3], [10, 11, 12], options)
+    second = lively(config).restore(clip[2:], [12, 13, 14], options)
     torch.testing.assert_close(first[2], second[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("guidance", "expected"), [(0.0, 5), (1.0, 6)])
+def test_clips_that_share_a_frame_sample_it_once_unless_they_are_guided(guidance: float, expected: int) -> None:
+    restorer, clip, options = lively(tiny()), pan(5, 16, 16), replace(QUICK, guidance=guidance)
+    seen = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal seen
+        seen += inputs[0].shape[0]
+
+    restorer.dcm.register_forward_pre_hook(count)
+    restorer.restore(clip[:3], [10, 11, 12], options)
+    second = restorer.restore(clip[2:], [12, 13, 14], options)
+    assert seen == expected
+    assert torch.equal(second, lively(tiny()).restore(clip[2:], [12, 13, 14], options))
+
+
+def test_a_frame_is_made_again_when_its_picture_or_the_options_change(restorer: Restorer) -> None:
+    clip = pan(2, 16, 16)
+    alone = replace(QUICK, guidance=0.0)
+    for picture, options in ((clip[:1], alone), (clip[1:], alone), (clip[1:], replace(alone, steps=2))):
+        made = restorer.restore(picture, [3], options)
+        assert torch.equal(made, lively(tiny()).restore(picture, [3], options))
+
+
+def test_bf16_networks_round_what_they_add_and_not_the_picture(untrained: Restorer) -> None:
+    """A network that adds nothing gives the picture of float32, whose levels are finer than bf16's."""
+    clip = pan(2, 16, 16)
+    exact = untrained.restore(clip, [0, 1], QUICK)
+    half = Restorer(untrained.config).eval().in_format(torch.bfloat16)
+    torch.testing.assert_close(half.restore(clip, [0, 1], QUICK), exact, rtol=0, atol=2e-5)
+
+
+def test_bf16_is_close_to_float32() -> None:
+    clip, options = soft_pan(3, 16, 24), replace(QUICK, guidance=1.0)
+    exact, half = (lively(tiny()).in_format(dtype) for dtype in (torch.float32, torch.bfloat16))
+    difference = (half.restore(clip, range(3), options) - exact.restore(clip, range(3), options)).abs()
+    assert 0 < difference.mean() < 1 / 255
 
 
 def test_tiles_change_little_and_leave_no_step() -> None:

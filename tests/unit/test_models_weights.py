@@ -82,7 +82,11 @@ def test_half_precision_files_restore_almost_the_same(good: tuple[Path, Restorer
 
 
 def test_dtype_is_applied(good: tuple[Path, Restorer]) -> None:
-    assert weights.load(good[0], dtype=torch.bfloat16).dtype == torch.bfloat16
+    loaded = weights.load(good[0], dtype=torch.bfloat16)
+    parts = {name: {p.dtype for p in part.parameters()} for name, part in loaded.named_children()}
+    assert parts["dcm"] == parts["unet"] == {torch.bfloat16} and loaded.vae.patch is not None
+    assert {p.dtype for p in loaded.vae.patch.parameters()} == {torch.float32}
+    assert loaded.vae.dtype == loaded.vae.decoder.conv_out.weight.dtype == torch.bfloat16
 
 
 def test_a_flipped_bit_is_found(folder: Path) -> None:
