@@ -1,0 +1,186 @@
+"""Speed and memory on one device, beside a plain loop of diffusers' modules, in one run. Weights are random.
+
+    python tests/bench/card_speed.py [--size base|lite|tiny] [--device cuda] [--output 512x512 1280x720] [--steps 50]
+
+For each output size: seconds a frame and peak memory of the restorer over one stream (clips, diffusion, decoding,
+colour; no files), the same for the plain loop, the ratio of the two, and the restorer's share of the rate at which the
+device multiplies bf16 matrices, measured here too. The plain loop is what one writes with diffusers: UNet, ControlNet
+and autoencoder of the same sizes in fp16 (fp32 on a CPU), DDIM, clip by clip, nothing fused or shared.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+REPO = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "models")]
+
+from sdatc_cli.engine.device import dtype_name, pick_device, pick_dtype  # noqa: E402
+from sdatc_cli.engine.plan import LENGTH, STRIDE  # noqa: E402
+from sdatc_cli.engine.restore import restore_frames  # noqa: E402
+from sdatc_cli.media.read import Frame  # noqa: E402
+from sdatc_models import config as sizes  # noqa: E402
+from sdatc_models.config import ModelConfig  # noqa: E402
+from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
+from sdatc_models.unet import build_backbone  # noqa: E402
+
+SIZES = {"base": sizes.base, "lite": sizes.lite, "tiny": sizes.tiny}
+
+
+def measured(device: torch.device, run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds and peak gigabytes (of a CUDA device, else 0) of a call; the device's queue is empty before and after."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    run()
+    if cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else 0.0
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Floating-point operations a second in products of bf16 matrices."""
+    edge = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(edge, edge, device=device, dtype=torch.bfloat16) for _ in range(2))
+    measured(device, lambda: a @ b)
+    seconds, _ = measured(device, lambda: [a @ b for _ in range(20)])
+    return 20 * 2 * edge**3 / seconds
+
+
+class PlainLoop:
+    """UNet, ControlNet and autoencoder of a size, as diffusers gives them."""
+
+    def __init__(self, config: ModelConfig, device: torch.device):
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.controlnets.controlnet import ControlNetModel
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+        self.device, self.dtype = device, torch.float16 if device.type == "cuda" else torch.float32
+        vae, scales = config.vae, len(config.vae.channels)
+        self.factor, self.latent, self.context = vae.factor, vae.latent, config.unet.context or 1
+        parts: dict[str, Any] = {  # typed as tuples of one
+            "down_block_types": ("DownEncoderBlock2D",) * scales,
+            "up_block_types": ("UpDecoderBlock2D",) * scales,
+            "block_out_channels": vae.channels,
+        }
+        with torch.device(device):
+            self.unet = self._ready(build_backbone(config.unet, vae.latent, vae.latent))
+            self.control = self._ready(ControlNetModel.from_unet(build_backbone(config.unet, vae.latent, vae.latent)))
+            self.vae = self._ready(
+                AutoencoderKL(
+                    in_channels=3 * vae.stem**2,
+                    out_channels=3 * vae.stem**2,
+                    **parts,
+                    layers_per_block=vae.layers,
+                    latent_channels=vae.latent,
+                    norm_num_groups=vae.groups,
+                )
+            )
+        self.scheduler = DDIMScheduler(beta_schedule="scaled_linear")
+
+    def _ready(self, module: torch.nn.Module) -> Any:
+        return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def clip(self, frames: int, height: int, width: int, steps: int) -> Tensor:
+        """Noise to a picture for one clip of `frames`; `height`, `width` of the output."""
+        shape = (frames, self.latent, height // self.factor, width // self.factor)
+        z = torch.randn(shape, device=self.device, dtype=self.dtype)
+        text = torch.zeros(frames, 77, self.context, device=self.device, dtype=self.dtype)
+        hint = torch.rand(frames, 3, 8 * shape[2], 8 * shape[3], device=self.device, dtype=self.dtype)
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            skips, middle = self.control(z, t, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False)
+            noise = self.unet(
+                z,
+                t,
+                encoder_hidden_states=text,
+                down_block_additional_residuals=skips,
+                mid_block_additional_residual=middle,
+            ).sample
+            z = cast(Any, self.scheduler.step(noise, cast(int, t), z)).prev_sample
+        return self.vae.decode(z).sample
+
+
+def lively(config: ModelConfig) -> Restorer:
+    """A restorer no part of which stands at zero, so that nothing is left out as adding nothing."""
+    restorer = Restorer(config)
+    with torch.no_grad():
+        for parameter in restorer.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=1e-3)
+    return restorer
+
+
+def stream(output: tuple[int, int], clips: int) -> list[Frame]:
+    """Frames of noise for an output of (width, height); neighbours share their clips as in a film."""
+    width, height = output
+    pixels = np.random.default_rng(0).integers(0, 256, (LENGTH, height // 4, width // 4, 3), np.uint8)
+    return [Frame(pixels[i % LENGTH], i, Fraction(1, 25), i) for i in range(LENGTH + (clips - 1) * STRIDE)]
+
+
+def own(restorer: Restorer, frames: list[Frame], options: RestoreOptions) -> tuple[float, float, float]:
+    """Of the restorer over a stream: seconds, peak gigabytes, floating-point operations."""
+
+    def run(options: RestoreOptions) -> None:
+        for _ in restore_frames(frames, lambda clip, at: restorer.restore(clip, at, options)):
+            pass
+
+    counts = []  # the work grows by as much with every step
+    for steps in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            run(replace(options, steps=steps))
+        counts.append(counter.get_total_flops())
+    seconds, peak = measured(restorer.device, lambda: run(options))
+    return seconds, peak, counts[0] + (options.steps - 1) * (counts[1] - counts[0])
+
+
+def plain(config: ModelConfig, device: torch.device, output: tuple[int, int], steps: int) -> tuple[float, float]:
+    """Of the plain loop over one clip: seconds, peak gigabytes."""
+    loop, (width, height) = PlainLoop(config, device), output
+    loop.clip(LENGTH, height, width, 1)
+    return measured(device, lambda: loop.clip(LENGTH, height, width, steps))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", nargs="+", default=["512x512", "1280x720"])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--tile", type=int)
+    parser.add_argument("--clips", type=int, default=2, help="clips in the timed stream")
+    words = parser.parse_args()
+    device = pick_device(words.device)
+    dtype, config = pick_dtype("auto", device), SIZES[words.size]()
+    options = RestoreOptions(steps=words.steps, tile=words.tile)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    rate = matrix_rate(device)
+    print(f"{words.size} on {where}, {dtype_name(dtype)}, {words.steps} steps; bf16 matrices {rate / 1e12:.2f} TFLOP/s")
+    for text in words.output:
+        width, height = map(int, text.split("x"))
+        frames = stream((width, height), words.clips)
+        restorer = lively(config).to(device).in_format(dtype).eval()
+        seconds, peak, work = own(restorer, frames, options)
+        del restorer
+        plain_seconds, plain_peak = plain(config, device, (width, height), words.steps)
+        each, plain_each = seconds / len(frames), plain_seconds / STRIDE  # the plain loop's clips overlap as ours do
+        print(
+            f"{text}: {each:.3f} s a frame, {peak:.2f} GB; plain loop {plain_each:.3f} s, {plain_peak:.2f} GB; "
+            f"{plain_each / each:.2f} times as fast; {100 * work / seconds / rate:.1f} % of the matrix rate"
+        )
+
+
+if __name__ == "__main__":
+    main()
