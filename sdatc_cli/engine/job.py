@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sdatc_cli import __version__
 from sdatc_cli.engine.join import check_room
 from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
-from sdatc_cli.engine.memory import Frugal, free_bytes, peak_bytes, tile_for
+from sdatc_cli.engine.memory import TILE_BYTES, Frugal, clip_bytes, free_bytes, peak_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
@@ -24,10 +24,6 @@ from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import check_target
 from sdatc_cli.media.write import MediaWriter
 from sdatc_models.restorer import RestoreOptions, Restorer
-
-# Peak bytes of the networks for one LR pixel of one frame, whole frames. lite: measured in fp32 (9,200 at 320x180,
-# 12,300 at 160x90). base: an estimate; where it is too low, the tile is halved on the way.
-BYTES_PER_PIXEL = {"lite": 12_000, "base": 60_000}
 
 
 @dataclass(frozen=True)
@@ -214,10 +210,13 @@ def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str
 
 def pick_tile(job: Job, model: str, free: int | None, notice: Callable[[str], None]) -> int | None:
     """The tile that `free` bytes allow the networks of a configuration; None for whole frames."""
-    cost = BYTES_PER_PIXEL.get(model, BYTES_PER_PIXEL["lite"])
-    tile = tile_for(free, LENGTH, job.info.height, job.info.width, cost)
+    cost, height, width = TILE_BYTES.get(model, TILE_BYTES["lite"]), job.info.height, job.info.width
+    tile = tile_for(free, LENGTH, height, width, cost)
     if tile is not None:
         notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")
+    need = clip_bytes(LENGTH, height, width, tile, cost)
+    if free is not None and need > free:
+        notice(f"memory may run out: a clip takes up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
     return tile
 
 

@@ -15,6 +15,11 @@ from sdatc_cli.settings import SMALLEST_TILE
 from sdatc_models.restorer import RestoreOptions
 
 SHARE = 0.7  # of the free memory that a clip may fill
+# What a clip takes at the peak, beside the weights. lite: measured in fp32 with every part at work, from 112x96 to
+# 320x256; base: an estimate; where it is too low, the tile is halved on the way.
+BUFFER_BYTES = 300_000_000  # however small the clip
+FRAME_BYTES = 1_300  # of every LR pixel of a frame, whatever the tile: x_HR, the picture, its colours corrected
+TILE_BYTES = {"lite": 7_500, "base": 60_000}  # of every LR pixel of a frame inside a tile
 
 
 class CanRestore(Protocol):
@@ -75,14 +80,24 @@ def smaller_tile(tile: int | None, edge: int) -> int:
     return max(SMALLEST_TILE, current // 2)
 
 
-def tile_for(free: int | None, frames: int, height: int, width: int, bytes_per_pixel: float) -> int | None:
+def clip_bytes(frames: int, height: int, width: int, tile: int | None, tile_bytes: float) -> float:
+    """The most memory that restoring a clip of LR frames takes beside the weights.
+
+    tile_bytes: the networks' peak for one LR pixel of one frame inside a tile, as in TILE_BYTES.
+    """
+    inside = height * width if tile is None else min(tile, height) * min(tile, width)
+    return BUFFER_BYTES + frames * (height * width * FRAME_BYTES + inside * tile_bytes)
+
+
+def tile_for(free: int | None, frames: int, height: int, width: int, tile_bytes: float) -> int | None:
     """The largest tile edge (LR pixels) whose clip fits SHARE of `free` bytes; None for whole frames.
 
-    bytes_per_pixel: the network's peak for one LR pixel of one frame. An unknown `free` (None) is taken as enough.
+    Where nothing fits it is the smallest tile. An unknown `free` (None) is taken as enough.
     """
-    if free is None or frames * height * width * bytes_per_pixel <= SHARE * free:
+    if free is None or clip_bytes(frames, height, width, None, tile_bytes) <= SHARE * free:
         return None
-    edge = int((SHARE * free / (frames * bytes_per_pixel)) ** 0.5) // 16 * 16
+    room = max(0.0, SHARE * free - clip_bytes(frames, height, width, 0, tile_bytes))
+    edge = int((room / (frames * tile_bytes)) ** 0.5) // 16 * 16
     return max(SMALLEST_TILE, edge)
 
 

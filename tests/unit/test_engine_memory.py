@@ -1,5 +1,8 @@
 """What happens when an allocator finds no memory, and how tiles are chosen."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdatc_cli.engine.device import pick_device, pick_dtype
-from sdatc_cli.engine.memory import SHARE, SMALLEST_TILE, Frugal, ran_out_of_memory, smaller_tile, tile_for
+from sdatc_cli.engine.job import Job, pick_tile
+from sdatc_cli.engine.memory import (
+    SHARE,
+    SMALLEST_TILE,
+    TILE_BYTES,
+    Frugal,
+    clip_bytes,
+    ran_out_of_memory,
+    smaller_tile,
+    tile_for,
+)
 from sdatc_cli.errors import DeviceError, UsageError
+from sdatc_cli.media.probe import probe
 from sdatc_models.restorer import RestoreOptions
+from tests.conftest import REPO, write_clip
 
 CLIP = torch.zeros(5, 3, 96, 200)
 
@@ -74,8 +89,43 @@ def test_halving_ends(edge):
 @given(st.integers(2**26, 2**38), st.integers(1, 5), st.integers(16, 4000), st.integers(16, 4000))
 def test_the_chosen_tile_fits_or_is_the_smallest(free, frames, height, width):
     tile = tile_for(free, frames, height, width, 40_000)
-    area = height * width if tile is None else tile * tile
-    assert frames * area * 40_000 <= SHARE * free or tile == SMALLEST_TILE
+    assert clip_bytes(frames, height, width, tile, 40_000) <= SHARE * free or tile == SMALLEST_TILE
+
+
+PEAK = """
+import resource, sys, torch
+from sdatc_models.config import lite
+from sdatc_models.restorer import RestoreOptions, Restorer
+restorer = Restorer(lite()).eval()
+for parameter in restorer.parameters():
+    torch.nn.init.normal_(parameter, std=0.01)
+height, width, tile = map(int, sys.argv[1:])
+options = RestoreOptions(steps=1, guidance=1.0, tile=tile or None)
+restorer.restore(torch.rand(1, 3, 16, 16), [0], options)
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+restorer.restore(torch.rand(5, 3, height, width), range(5), options)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory the process has")
+@pytest.mark.parametrize("tile", [None, 48])
+def test_the_memory_of_a_clip_is_foretold(tile):
+    """With every part of the network at work. Never too little, for a run would die; and not four times too much."""
+    words = [sys.executable, "-c", PEAK, "96", "112", str(tile or 0)]
+    paths = {"PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "models")])}
+    measured = int(subprocess.run(words, env=os.environ | paths, capture_output=True, check=True, text=True).stdout)
+    foretold = clip_bytes(5, 96, 112, tile, TILE_BYTES["lite"])
+    assert foretold / 4 < measured < foretold
+
+
+def test_little_memory_is_told_before_the_run(tmp_path):
+    said = []
+    info = probe(write_clip(tmp_path / "a.mkv", 2, 64, 48))
+    job = Job(info, tmp_path / "b.mkv")
+    assert pick_tile(job, "lite", 10**12, said.append) is None and not said
+    assert pick_tile(job, "lite", 10**8, said.append) == SMALLEST_TILE
+    assert "to fit the free memory" in said[0] and "memory may run out" in said[1] and len(said) == 2
 
 
 def test_whole_frames_when_the_system_does_not_say():
