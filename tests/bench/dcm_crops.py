@@ -1,10 +1,11 @@
 """Scores the distortion control module alone on one crop of each clip: a look at a training run that takes a minute.
 
-    python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...] [--crf 25] [--first 0]
+    python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...] [--crf 25] [--first 0] [--whole]
 
 Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded with x264 at
 the CRF; the seventh is restored. Bicubic enlargement stands beside it. Give smooth clips as well as detailed ones: a
-network that invents texture everywhere gains on the one kind what it loses on the other.
+network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the whole of
+each model as well, with its default settings.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from sdatc_cli.media.read import FrameReader  # noqa: E402
 from sdatc_cli.train.degradation import Damage, degrade_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
+from sdatc_models.restorer import RestoreOptions  # noqa: E402
 
 EDGE, FRAMES, SCORED = 256, 12, 6
 
@@ -52,10 +54,15 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--crf", type=int, default=25)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--whole", action="store_true")
     words = parser.parse_args()
     pairs = [pair(clip, words.first, words.crf) for clip in words.clips]
     methods = {"bicubic": lambda lq: enlarge(lq, (EDGE, EDGE))}
-    methods |= {Path(name).name: weights.load(name).dcm for name in words.model}
+    for name in words.model:
+        model = weights.load(name)
+        methods[f"{Path(name).name} DCM"] = model.dcm
+        if words.whole:
+            methods[Path(name).name] = lambda lq, model=model: model.restore(lq, [0], RestoreOptions())
     lpips, dists = LPIPS("vgg"), DISTS()
     print(f"{'':16}LPIPS-VGG  DISTS   PSNR    LPIPS-VGG of each clip")
     with torch.inference_mode():
