@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PromptKind = Literal["none", "prompt", "softmax", "pcam"]
-Prediction = Literal["epsilon", "residual"]
+Prediction = Literal["epsilon", "v", "residual"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The denoiser. `context` is the width of the text embedding it attends to, or None for no attention at all."""
+    """The denoiser. `context` is the width of the text embedding it attends to, or None for no attention at all.
+
+    `prediction`: the noise ("epsilon"), v (Salimans and Ho, 2022), or what is to be added to C_HR ("residual").
+    """
 
     channels: tuple[int, ...]
     layers: int
@@ -84,7 +87,7 @@ class UNetConfig:
 class ScheduleConfig:
     """Eqs. (1)-(4): T scaled-linear steps; the reverse process starts from q(Z_start | C_HR), `start` = T is noise.
 
-    `shift` moves the mean of Z_t to C_HR as t grows (see schedule.py).
+    `shift` moves the mean of Z_t to C_HR as t grows (see schedule.py). `zero_snr` leaves no signal at all in step T.
     """
 
     steps: int = 1000
@@ -92,6 +95,7 @@ class ScheduleConfig:
     beta_end: float = 0.012
     start: int = 1000
     shift: bool = False
+    zero_snr: bool = False
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ class Restorer(nn.Module):
             beta_end=config.beta_end,
             beta_schedule="scaled_linear",
             prediction_type="sample",
+            rescale_betas_zero_snr=config.zero_snr,
             final_sigmas_type="zero",
         )
         solver.set_timesteps(timesteps=timesteps)

@@ -14,14 +14,22 @@ from torch import Tensor
 from .config import ScheduleConfig
 
 
+def without_terminal_signal(alpha_bar: Tensor) -> Tensor:
+    """abar moved and stretched, in its square root, so that the last one is zero and the first one stays (Lin et al.,
+    2024, algorithm 1)."""
+    roots = alpha_bar.sqrt()
+    return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+
 class Schedule:
     """Noise levels of T training steps. Indices t run from 0 (least noise) to T - 1. All arithmetic in float64/32."""
 
     def __init__(self, config: ScheduleConfig):
         self.config = config
         roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.steps, dtype=torch.float64)
-        self.betas = roots**2
-        self.alpha_bar = torch.cumprod(1 - self.betas, 0)
+        self.alpha_bar = torch.cumprod(1 - roots**2, 0)
+        if config.zero_snr:
+            self.alpha_bar = without_terminal_signal(self.alpha_bar)
         rising = (1 - self.alpha_bar) / (1 - self.alpha_bar[config.start - 1])
         self.eta = rising if config.shift else torch.zeros_like(rising)
 
@@ -50,6 +58,16 @@ class Schedule:
         """Solve eq. (2) for x_0."""
         abar = self.at(t, z_t)
         return (z_t - (1 - abar).sqrt() * epsilon) / abar.sqrt()
+
+    def velocity(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho, 2022)."""
+        abar = self.at(t, x_0)
+        return abar.sqrt() * noise - (1 - abar).sqrt() * x_0
+
+    def x_0_from_velocity(self, z_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        """x_0 of eq. (2) and `velocity`; defined where no signal is left, too."""
+        abar = self.at(t, z_t)
+        return abar.sqrt() * z_t - (1 - abar).sqrt() * v
 
     def posterior(self, z_t: Tensor, x_0: Tensor, t: int, t_next: int | None) -> tuple[Tensor, float]:
         """Mean and variance sigma_t^2 of q(z_{t_next} | z_t, x_0), eq. (4), for a respaced chain.

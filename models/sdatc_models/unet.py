@@ -67,9 +67,12 @@ class UNet(nn.Module):
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
 
     def predict_x_0(self, z_t: Tensor, c_hr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """The estimate of x_0 in float32: C_HR plus the output ("residual"), or solved from the noise ("epsilon")."""
+        """The estimate of x_0 in float32: C_HR plus the output ("residual"), or solved from the noise ("epsilon") or
+        from v."""
         dtype = self.backbone.conv_in.weight.dtype
         output = self(z_t.to(dtype), c_hr.to(dtype), t).float()
         if self.config.prediction == "residual":
             return c_hr.float() + output
+        if self.config.prediction == "v":
+            return schedule.x_0_from_velocity(z_t.float(), t, output)
         return schedule.x_0_from_epsilon(z_t.float(), t, output)

@@ -1,7 +1,7 @@
 """`sdatc models`: the models on this machine and those that can be had."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,14 +18,18 @@ models = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
-Pulled = Annotated[str, typer.Argument(help="The model to pull: base.")]
+Pulled = Annotated[str, typer.Argument(help="The model to pull: base or base-v.")]
 Chosen = Annotated[str | None, typer.Argument(help="A name or a model folder. [default: all that are here]")]
 Source = Annotated[
     str | None, typer.Option(metavar="REPO_OR_FOLDER", help="Look here first: OWNER/NAME[@REVISION] or a folder.")
 ]
 Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoint files, or diffusers folders.")]
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="A new folder for the model.")]
-Init = Annotated[str | None, typer.Option(help="Replace parts of this model. [default: a new base]")]
+Init = Annotated[str | None, typer.Option(help="Replace parts of this model. [default: a new one of the kind]")]
+Kind = Annotated[
+    Literal["base", "base-v"],
+    typer.Option(help="What the new model predicts: the noise (Stable Diffusion 2.1-base, DiffBIR v2) or v (v2.1)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -105,17 +109,18 @@ def path(name: Name, debug: Debug = False) -> None:
 def convert(
     checkpoints: Checkpoints,
     out: Out,
+    kind: Kind = "base",
     init: Init = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Makes a model folder of public checkpoints and says what became of every tensor.
 
-    Takes Stable Diffusion 2.1-base as a diffusers folder or as an original file, and DiffBIR v2's ControlNet.
+    Takes Stable Diffusion 2.1-base as a diffusers folder or as an original file, and DiffBIR v2's or v2.1's ControlNet.
     """
     from sdatc_cli.zoo import assemble
 
-    report = assemble.convert(checkpoints, out, init)
+    report = assemble.convert(checkpoints, out, kind, init)
     if as_json:
         output.print_json({"output": str(out)} | report.as_dict())
     else:

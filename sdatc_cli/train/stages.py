@@ -63,8 +63,8 @@ class DCMNet(StageNet):
 class DiffusionNet(StageNet):
     """Stage "diffusion": condition encoder, UNet and PCAM, with DCM fine-tuned end to end.
 
-    A pretrained backbone ("epsilon") keeps its encoder frozen, as in the paper; a residual one is trained whole, and
-    judged by the picture of its x_0 through the linear code alone, which costs next to nothing.
+    A pretrained backbone ("epsilon", "v") keeps its encoder frozen, as in the paper; a residual one is trained whole,
+    and judged by the picture of its x_0 through the linear code alone, which costs next to nothing.
     """
 
     def __init__(self, restorer: Restorer):
@@ -86,6 +86,8 @@ class DiffusionNet(StageNet):
         output = restorer.unet(z_t, c_hr, t)
         if restorer.config.unet.prediction == "epsilon":
             return output, noise, hr, x_hr
+        if restorer.config.unet.prediction == "v":
+            return output, schedule.velocity(z_0, t, noise), hr, x_hr
         x_0 = c_hr + output
         return x_0, z_0, (restorer.vae.decode_code(x_0, x_hr) + 1) / 2, x_hr
 

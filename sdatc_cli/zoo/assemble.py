@@ -99,8 +99,8 @@ def fill_from(restorer: "Restorer", paths: Sequence[Path]) -> Report:
     return report
 
 
-def check_scheduler(found: Found | None) -> None:
-    """ModelError when a diffusers folder's scheduler says that its UNet predicts something else than the noise."""
+def check_scheduler(found: Found | None, model: str, config: "ModelConfig") -> None:
+    """ModelError when a diffusers folder's scheduler says that its UNet predicts something else than `model` does."""
     if found is None:
         return
     path = found.path
@@ -108,8 +108,9 @@ def check_scheduler(found: Found | None) -> None:
         predicts = json.loads(path.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    if predicts != "epsilon":
-        raise ModelError(f"{path}: this UNet predicts {predicts!r}; only Stable Diffusion 2.1-base (epsilon) fits")
+    wanted = {"epsilon": "epsilon", "v": "v_prediction"}.get(config.unet.prediction)
+    if predicts != wanted:
+        raise ModelError(f"{path}: this UNet predicts {predicts!r}, that of {model} {wanted!r}")
 
 
 def write(restorer: "Restorer", folder: Path, text: str, origin: Sequence[sources.Fetched] = ()) -> None:
@@ -154,10 +155,10 @@ def pull(entry: Entry, preferred: sources.Source | None, say: Callable[[str], No
                 sources.check(item, pin["sha256"], "first pulled")
     origin = next(item.source for item in fetched if item.part == "unet")
     source = preferred if preferred and str(preferred) == origin else sources.hub(origin)
-    scheduler = source.get(entry.scheduler)
-    check_scheduler(scheduler)
+    scheduler, config = source.get(entry.scheduler), entry.config()
+    check_scheduler(scheduler, entry.name, config)
     say("putting the model together, which takes a minute or more")
-    restorer = new_model(entry.config())
+    restorer = new_model(config)
     paths = list(dict.fromkeys(item.path for item in fetched))
     report = fill_from(restorer, paths)
     write(restorer, folder, card(entry.name, entry.licence, fetched, report.lines(), report.untrained), fetched)
@@ -165,8 +166,9 @@ def pull(entry: Entry, preferred: sources.Source | None, say: Callable[[str], No
     return report
 
 
-def convert(given: Sequence[Path], out: Path, start: str | None) -> Report:
-    """A model folder `out` from checkpoint files and diffusers folders, on top of the model `start` (else a new base).
+def convert(given: Sequence[Path], out: Path, kind: str, start: str | None) -> Report:
+    """A model folder `out` from checkpoint files and diffusers folders, on top of the model `start`, else of a new one
+    of `kind` (in MODELS).
 
     ModelError for what cannot be converted, OutputError for the folder.
     """
@@ -174,12 +176,16 @@ def convert(given: Sequence[Path], out: Path, start: str | None) -> Report:
 
     if out.exists():
         raise OutputError(f"{out} already exists; choose a new folder")
-    base, paths = MODELS["base"], []
+    entry, paths = MODELS[kind], []
+    try:
+        config = weights.read_config(installed.find(start))[0] if start else entry.config()
+    except weights.WeightsError as error:
+        raise ModelError(str(error)) from error
     for path in given:
         if path.is_dir():
             source = sources.Folder(path)
-            check_scheduler(source.get(base.scheduler))
-            found = sources.files(base.parts, source)
+            check_scheduler(source.get(entry.scheduler), start or kind, config)
+            found = sources.files(entry.parts, source)
             if not found:
                 raise ModelError(f"{path} holds no file under the names of a diffusers folder")
             paths += found
@@ -188,7 +194,7 @@ def convert(given: Sequence[Path], out: Path, start: str | None) -> Report:
         else:
             raise ModelError(f"{path}: no such file or folder")
     try:
-        restorer = weights.load(installed.find(start)) if start else new_model(base.config())
+        restorer = weights.load(installed.find(start)) if start else new_model(config)
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error
     report = fill_from(restorer, list(dict.fromkeys(paths)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,11 +29,31 @@ def test_noise_levels_are_those_of_stable_diffusion() -> None:
     np.testing.assert_allclose(SCHEDULE.alpha_bar.numpy(), ABAR, rtol=1e-10)
 
 
+def test_without_terminal_signal_as_diffusers_has_it() -> None:
+    schedule = Schedule(ScheduleConfig(zero_snr=True))
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    expected = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
+    torch.testing.assert_close(schedule.alpha_bar, expected)
+    assert schedule.alpha_bar[-1] == 0 and schedule.alpha_bar[0] == pytest.approx(ABAR[0])
+
+
+def test_v_is_the_derivative_of_the_noising_and_gives_x_0_back() -> None:
+    """With z = cos(p) x_0 + sin(p) eps, v = dz / dp (Salimans and Ho, 2022)."""
+    torch.manual_seed(0)
+    schedule = Schedule(ScheduleConfig(zero_snr=True))
+    x_0, noise, t = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.tensor([0, 417, 999])
+    v = schedule.velocity(x_0, t, noise)
+    angle = torch.arccos(schedule.alpha_bar[t].sqrt()).view(3, 1, 1, 1)
+    ahead, behind = (torch.cos(angle + d) * x_0 + torch.sin(angle + d) * noise for d in (1e-4, -1e-4))
+    torch.testing.assert_close(v.double(), (ahead - behind) / 2e-4, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(schedule.x_0_from_velocity(schedule.q_sample(x_0, t, noise), t, v), x_0)
+
+
 def test_one_step_after_another_gives_the_closed_form() -> None:
     """Eq. (1) applied t times has the mean and variance of eq. (3)."""
     mean, variance = 1.0, 0.0
     for t in range(1000):
-        alpha = 1 - SCHEDULE.betas[t].item()
+        alpha = SCHEDULE.alpha_bar[t].item() / (SCHEDULE.alpha_bar[t - 1].item() if t else 1.0)
         mean, variance = alpha**0.5 * mean, alpha * variance + 1 - alpha
         assert mean == pytest.approx(ABAR[t] ** 0.5, rel=1e-9)
         assert variance == pytest.approx(1 - ABAR[t], rel=1e-9)

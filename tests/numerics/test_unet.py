@@ -1,5 +1,7 @@
 """The denoiser: diffusers' UNet untouched at first, the condition behind zero convolutions, eq. (6)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -70,7 +72,7 @@ def test_the_condition_reaches_the_output_through_trained_zero_convolutions() ->
     assert not torch.allclose(expected, own_forward(unet.backbone, unet, z, t))
 
 
-def test_x_0_is_solved_from_epsilon_or_added_to_the_condition() -> None:
+def test_x_0_is_solved_from_epsilon_or_v_or_added_to_the_condition() -> None:
     torch.manual_seed(0)
     schedule = Schedule(ScheduleConfig())
     z, c_hr, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 500])
@@ -78,6 +80,9 @@ def test_x_0_is_solved_from_epsilon_or_added_to_the_condition() -> None:
     abar = schedule.alpha_bar[t].float().view(2, 1, 1, 1)
     expected = (z - (1 - abar).sqrt() * epsilon_net(z, c_hr, t)) / abar.sqrt()
     torch.testing.assert_close(epsilon_net.predict_x_0(z, c_hr, t, schedule), expected)
+    v_net = UNet(replace(PLAIN, prediction="v"), PROMPTS, latent=4)
+    expected = abar.sqrt() * z - (1 - abar).sqrt() * v_net(z, c_hr, t)
+    torch.testing.assert_close(v_net.predict_x_0(z, c_hr, t, schedule), expected)
     residual_net = UNet(UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"), PROMPTS, latent=4)
     assert torch.equal(residual_net.predict_x_0(z, c_hr, t, schedule), c_hr)
 

@@ -39,7 +39,7 @@ def changed(path: str, value: Any) -> str:
         ("vae.channels", 8, "config.vae.channels"),
         ("vae.channels", [8, "8"], "config.vae.channels"),
         ("unet.context", "none", "config.unet.context"),
-        ("unet.prediction", "v", "config.unet.prediction must be one of epsilon, residual"),
+        ("unet.prediction", "noise", "config.unet.prediction must be one of epsilon, v, residual"),
         ("pcam.kind", "best", "config.pcam.kind must be one of none, prompt, softmax, pcam"),
         ("guidance", float("nan"), "config.guidance"),
         ("guidance", None, "config.guidance"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sdatc_models.config import DCMConfig, ModelConfig, tiny
+from sdatc_models.config import DCMConfig, ModelConfig, ScheduleConfig, tiny
 from sdatc_models.noise import frame_noise
 from sdatc_models.restorer import RestoreOptions, Restorer
 from sdatc_models.tiling import tiled
@@ -147,6 +147,14 @@ def test_clips_that_share_a_frame_sample_it_once_unless_they_are_guided(guidance
     second = restorer.restore(clip[2:], [12, 13, 14], options)
     assert seen == expected
     assert torch.equal(second, lively(tiny()).restore(clip[2:], [12, 13, 14], options))
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp"])
+def test_v_prediction_starts_where_no_signal_is_left(solver) -> None:
+    config = tiny()
+    config = replace(config, unet=replace(config.unet, prediction="v"), schedule=ScheduleConfig(zero_snr=True))
+    out = lively(config).restore(pan(2, 16, 16), [0, 1], replace(QUICK, solver=solver, guidance=1.0))
+    assert out.isfinite().all() and out.std() > 0 and out.shape == (2, 3, 64, 64)
 
 
 def test_a_frame_is_made_again_when_its_picture_or_the_options_change(restorer: Restorer) -> None:

@@ -149,6 +149,33 @@ def test_what_a_source_lacks_is_said(mirror: Path, tmp_path: Path, capsys: pytes
     assert not (tmp_path / "cache" / "models" / "base").exists()
 
 
+def test_what_predicts_v_is_told_from_what_predicts_noise(
+    mirror: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DiffBIR v2.1 and its Stable Diffusion have the names and shapes of v2 and 2.1-base."""
+    entry, small = manifest.MODELS["base-v"], public.small_base()
+    full = entry.config()
+    narrow = replace(full, vae=small.vae, unet=replace(small.unet, prediction=full.unet.prediction), pcam=small.pcam)
+    monkeypatch.setitem(manifest.MODELS, "base-v", replace(entry, config=lambda: narrow))
+    own = tmp_path / "v"
+    own.mkdir()
+    torch.save({"state_dict": public.original_stable_diffusion()}, own / "sd2.1-base-zsnr-laionaes5.ckpt")
+    torch.save(public.diffbir(), own / "DiffBIR_v2.1.pt")
+    assert run(["models", "pull", "base-v", "--source", str(own), "--quiet"]) == 0
+    config = weights.load(cache / "base-v").config
+    assert (config.unet.prediction, config.schedule.zero_snr) == ("v", True)
+
+    folder = shutil.copytree(mirror, tmp_path / "folder")
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
+    words = ["models", "convert", str(folder), "-o", str(tmp_path / "made")]
+    assert "'v_prediction', that of base 'epsilon'" in refusal(capsys, 4, *words[1:])
+    assert run([*words, "--kind", "base-v"]) == 0
+    assert weights.read_config(tmp_path / "made")[0].unet.prediction == "v"
+    capsys.readouterr()
+    line = refusal(capsys, 4, "convert", mirror, "--init", tmp_path / "made", "-o", tmp_path / "other")
+    assert "predicts 'epsilon'" in line and "'v_prediction'" in line
+
+
 def test_convert_reports_every_tensor(mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     original = public.original_stable_diffusion()
     save_file(original, tmp_path / "sd.safetensors")
