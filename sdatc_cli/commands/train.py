@@ -80,7 +80,7 @@ def prepare(
 
 @train.command()
 def teach(shards: ShardsAt, share: Share = 1.0, seed: Seed = 0, quiet: Quiet = False, debug: Debug = False) -> None:
-    """Adds to the shards what Real-ESRGAN makes of the undamaged frames, for run --stage dcm to learn from. Resumable.
+    """Adds to the shards what Real-ESRGAN makes of the damaged frames, for run --stage dcm to learn from. Resumable.
 
     Needs the extra "peers".
     """

@@ -114,7 +114,7 @@ class ImageLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         """Clips (B, N, 3, H, W) -> the loss and its unweighted terms. `judge` is used when its weight is not zero.
 
-        `taught`: what a teacher made of the undamaged frames, of the same shape.
+        `taught`: what a teacher made of the damaged frames, of the shape of `image`.
         """
         terms: dict[str, Tensor] = {"l1": F.l1_loss(image, target)}
         if taught is not None and weights.taught:

@@ -1,7 +1,7 @@
-"""`sdatc train teach`: what Real-ESRGAN makes of the undamaged small frames, as a target for the DCM.
+"""`sdatc train teach`: what Real-ESRGAN makes of the damaged small frames, as a target for the DCM.
 
-Its result from an undamaged frame is sharp and a function of that frame, so a plain L1 loss learns it: what an
-adversarial loss would have to find. One JPEG for the middle frame of a clip, SHARDS/taught/<shard>-<clip>.jpg.
+Its result is sharp and a function of what the DCM sees, so a plain L1 loss learns it: what an adversarial loss would
+have to find. One JPEG for the middle frame of a clip, SHARDS/taught/<shard>-<clip>.jpg.
 """
 
 import os
@@ -14,7 +14,6 @@ import numpy as np
 from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 
-from .degradation import reduce_clip
 from .shards import JPEG, Shard, open_shards
 
 TAUGHT = "taught"
@@ -56,8 +55,8 @@ def teach(shards: Path, share: float, seed: int, progress: Callable[[int, int], 
     teacher.load()
     for done, (shard, clip) in enumerate(todo):
         progress(done, len(todo))
-        small = reduce_clip(shard.hr_frame(clip, taught_frame(shard))[None], "bicubic")[0]
-        content = cv2.imencode(".jpg", teacher.enlarge(small)[..., ::-1], JPEG)[1].tobytes()
+        image = teacher.enlarge(shard.lq[clip, taught_frame(shard)])
+        content = cv2.imencode(".jpg", image[..., ::-1], JPEG)[1].tobytes()
         path = shards / TAUGHT / f"{shard.path.stem}-{clip}.jpg"
         partial = path.with_suffix(".partial")
         try:
