@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train.batches import ClipSampler
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
@@ -123,6 +124,9 @@ def test_teaching_keeps_what_is_there(made: Path, tmp_path: Path) -> None:
     true = shard.hr_frame(clip, taught_frame(shard))
     picture = read_taught(taught_pictures(shards)[name, clip])
     assert 15 < psnr(true, picture) < 60
+    teacher = RealESRGAN("real-esrgan", {})
+    teacher.load()
+    assert psnr(teacher.enlarge(shard.lq[clip, taught_frame(shard)]), picture) > 30  # less only what JPEG takes
     assert teach(shards, 1 / len(shard), 0, lambda done, total: None) == (0, 1)
 
 
