@@ -134,6 +134,11 @@ class VAE(nn.Module):
         reference = x_hr * 2 - 1
         return x + reference - self.patch.decode(self.patch.encode(reference))
 
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether a linear code's own decoder adds exactly zero, as its last layer is. Training runs it still."""
+        return self.patch is not None and not any(p.any() for p in self.decoder.conv_out.parameters())
+
     def decode(
         self, z: Tensor, frames: int, f_e: list[Tensor] | None = None, omega: float = 0.0, x_hr: Tensor | None = None
     ) -> Tensor:
@@ -146,8 +151,7 @@ class VAE(nn.Module):
         if self.patch is None:
             return (self._convolutional(z, frames, f_e, omega) + 1) / 2
         x = self.decode_code(z, x_hr)
-        # A decoder whose last layer is still zero adds exactly nothing; only training needs to run it.
-        if torch.is_grad_enabled() or any(p.any() for p in self.decoder.conv_out.parameters()):
+        if torch.is_grad_enabled() or not self.adds_nothing:
             x = x + self._convolutional(z, frames, f_e, omega).to(x.dtype)
         return (x + 1) / 2
 

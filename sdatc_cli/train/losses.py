@@ -27,14 +27,18 @@ class PerceptualLoss(nn.Module):
         self.alpha: Tensor
         self.beta: Tensor
 
-    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) each, RGB in [0, 1] -> mean LPIPS and mean DISTS."""
+    def forward(self, image: Tensor, *targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(N, 3, H, W) each, RGB in [0, 1] -> for each target, the mean LPIPS and the mean DISTS of `image` to it."""
         with torch.no_grad():
-            reference = self._features(target)
+            references = [self._features(target) for target in targets]
         features = self._features(image)
-        lpips = lpips_distance(features, reference, list(self.lpips.heads)).mean()
-        dists = dists_distance([image, *features], [target, *reference], self.alpha, self.beta).mean()
-        return lpips, dists
+        return [
+            (
+                lpips_distance(features, reference, list(self.lpips.heads)).mean(),
+                dists_distance([image, *features], [target, *reference], self.alpha, self.beta).mean(),
+            )
+            for target, reference in zip(targets, references, strict=True)
+        ]
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """VGG's five layers, float32."""
@@ -82,14 +86,14 @@ class ImageLossWeights:
     lpips: float = 0.0
     dists: float = 0.0
     adversarial: float = 0.0
-    taught: float = 0.0  # L1 to a teacher's picture, where the shards have one
+    taught: float = 0.0  # the three terms above again, to a teacher's picture, where the shards have one
     difference: float = 0.0  # L1 between frame-to-frame differences, for clips
 
 
-def same_window(image: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """One random `size` x `size` window of both (N, 3, H, W); all of them where they are smaller."""
-    y, x = (int(torch.randint(max(1, edge - size + 1), ())) for edge in image.shape[-2:])
-    return image[..., y : y + size, x : x + size], target[..., y : y + size, x : x + size]
+def same_window(images: list[Tensor], size: int) -> list[Tensor]:
+    """One random `size` x `size` window of all (N, 3, H, W); all of them where they are smaller."""
+    y, x = (int(torch.randint(max(1, edge - size + 1), ())) for edge in images[0].shape[-2:])
+    return [image[..., y : y + size, x : x + size] for image in images]
 
 
 class ImageLoss(nn.Module):
@@ -117,13 +121,19 @@ class ImageLoss(nn.Module):
         `taught`: what a teacher made of the damaged frames, of the shape of `image`.
         """
         terms: dict[str, Tensor] = {"l1": F.l1_loss(image, target)}
-        if taught is not None and weights.taught:
-            terms["taught"] = F.l1_loss(image, taught)
         if weights.difference and image.shape[1] > 1:
             terms["difference"] = F.l1_loss(image.diff(dim=1), target.diff(dim=1))
-        flat, flat_target = image.flatten(0, 1), target.flatten(0, 1)
+        targets = [target] if taught is None or not weights.taught else [target, taught]
+        flat = image.flatten(0, 1)
+        nearness = [weights.l1 * F.l1_loss(image, picture) for picture in targets]
         if self.perceptual is not None and (weights.lpips or weights.dists):
-            terms["lpips"], terms["dists"] = self.perceptual(*same_window(flat, flat_target, self.vgg_window))
+            window = same_window([flat, *(picture.flatten(0, 1) for picture in targets)], self.vgg_window)
+            distances = self.perceptual(*window)
+            terms["lpips"], terms["dists"] = distances[0]
+            for i, (lpips, dists) in enumerate(distances):
+                nearness[i] = nearness[i] + weights.lpips * lpips + weights.dists * dists
+        if len(nearness) > 1:
+            terms["taught"] = nearness[1]
         if judge is not None and weights.adversarial:
             terms["adversarial"] = -judge(flat).mean()
         total = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))

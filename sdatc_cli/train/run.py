@@ -124,6 +124,8 @@ def plan_run(
     if size is not None and size != config.name:
         raise UsageError(f"--config {size}: {run if init is None else init} holds the configuration {config.name}")
     recipe = RECIPES.get(config.name, LITE)[stage]
+    if init is not None:
+        recipe = replace(recipe, perceptual_from=0.0)
     if batch is not None:
         recipe = replace(recipe, batch=batch)
     return RunPlan(stage, config, recipe, shards, run, limits, init, seed, pick_precision(precision))
