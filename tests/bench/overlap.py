@@ -20,7 +20,7 @@ def main() -> None:
     """Runs `sdatc upscale` on the clip and prints the shares."""
     from sdatc_cli.app import run
 
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said):
