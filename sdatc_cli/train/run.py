@@ -115,8 +115,10 @@ def plan_run(
 
     UsageError when `size` says otherwise; ModelError for an unusable run or `init`.
     """
+    trained = init is not None
     if (run / CHECKPOINT).exists():
-        config = read_run(run)[0]
+        config, content = read_run(run)
+        trained = content.get("init") is not None
     elif init is not None:
         config = load_init(init).config
     else:
@@ -124,7 +126,7 @@ def plan_run(
     if size is not None and size != config.name:
         raise UsageError(f"--config {size}: {run if init is None else init} holds the configuration {config.name}")
     recipe = RECIPES.get(config.name, LITE)[stage]
-    if init is not None:
+    if trained:
         recipe = replace(recipe, perceptual_from=0.0)
     if batch is not None:
         recipe = replace(recipe, batch=batch)

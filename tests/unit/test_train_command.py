@@ -135,6 +135,21 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
         plan_run("dcm", "base", shards, tmp_path, None, 0, "no", None, Limits(2))
 
 
+def test_a_run_from_a_trained_model_has_perceptual_losses_at_once(
+    shards: Path, tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35))
+
+    def planned(init: Path | None) -> RunPlan:
+        return plan_run("dcm", None, shards, tmp_path / "run", init, 0, "no", None, Limits(1))
+
+    assert planned(None).recipe.perceptual_from == 0.35
+    first = planned(tiny_models["still"])
+    assert first.recipe.perceptual_from == 0
+    quietly(first)
+    assert planned(None).recipe == first.recipe  # going on, and not starting anew
+
+
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert (pick_precision("auto"), pick_precision("no"), pick_precision("bf16")) == ("no", "no", "bf16")
