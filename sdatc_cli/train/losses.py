@@ -86,7 +86,7 @@ class ImageLossWeights:
     lpips: float = 0.0
     dists: float = 0.0
     adversarial: float = 0.0
-    taught: float = 0.0  # the three terms above again, to a teacher's picture, where the shards have one
+    taught: float = 0.0  # l1, lpips and dists once more, to a teacher's picture, where the shards have one
     difference: float = 0.0  # L1 between frame-to-frame differences, for clips
 
 

@@ -1,7 +1,7 @@
 """`sdatc train teach`: what Real-ESRGAN makes of the damaged small frames, as a target for the DCM.
 
-Its result is sharp and a function of what the DCM sees, so a plain L1 loss learns it: what an adversarial loss would
-have to find. One JPEG for the middle frame of a clip, SHARDS/taught/<shard>-<clip>.jpg.
+Its result is sharp and a function of what the DCM sees, so nearness to it teaches what an adversarial loss would have
+to find. One JPEG for the middle frame of a clip, SHARDS/taught/<shard>-<clip>.jpg.
 """
 
 import os
