@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 train = typer.Typer(
     name="train",
     help="Trains the networks on your own photos and videos.",
-    epilog="Order: prepare, teach (if you like), then run --stage dcm, diffusion and decoder, each from the model "
-    "exported before it. "
+    epilog="Order: prepare, teach and run --stage dcm --taught (if you like), then run --stage dcm, diffusion and "
+    "decoder, each from the model exported before it. "
     "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (on CPUs: torchrun -m sdatc_cli ...).",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -37,6 +37,9 @@ Config = Annotated[
 ShardsIn = Annotated[Path, typer.Option("-i", "--input", metavar="SHARDS", help="The folder of shards.")]
 RunOut = Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; one in it is gone on.")]
 Init = Annotated[Path | None, typer.Option(metavar="MODEL_DIR", help="Start from this model.")]
+Taught = Annotated[
+    bool, typer.Option("--taught", help="Learn the teacher's pictures (from train teach), not the true ones; for dcm.")
+]
 Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="End after this many minutes of training.")]
 Precision = Annotated[Literal["auto", "no", "bf16", "fp16"], typer.Option(help="Mixed precision.")]
@@ -80,7 +83,7 @@ def prepare(
 
 @train.command()
 def teach(shards: ShardsAt, share: Share = 1.0, seed: Seed = 0, quiet: Quiet = False, debug: Debug = False) -> None:
-    """Adds to the shards what Real-ESRGAN makes of the damaged frames, for run --stage dcm to learn from. Resumable.
+    """Adds to the shards what Real-ESRGAN makes of the damaged frames, for run --taught to learn. Resumable.
 
     Needs the extra "peers".
     """
@@ -102,6 +105,7 @@ def run(
     out: RunOut,
     config: Config = None,
     init: Init = None,
+    taught: Taught = False,
     steps: Steps = None,
     minutes: Minutes = None,
     seed: Seed = 0,
@@ -123,7 +127,7 @@ def run(
     from sdatc_cli.train.run import plan_run, train_stage
 
     limits = Limits(steps, minutes, log_every=min(20, steps or 20))
-    plan = plan_run(stage, config, shards, out, init, seed, precision, batch, limits)
+    plan = plan_run(stage, config, shards, out, init, taught, seed, precision, batch, limits)
     terminal = output.Terminal(quiet or PartialState(cpu=on_cpu()).process_index > 0)
     with terminal.showing(f"training {stage}", "steps"):
         trainer = train_stage(plan, lambda now: show(terminal, plan, now), terminal.notice)

@@ -18,7 +18,7 @@ from .taught import read_taught, taught_frame, taught_pictures
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]; `taught` as `hr`, or None."""
+    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]; a teacher has `taught`, as `hr`."""
 
     hr: Tensor
     lq: Tensor

@@ -27,18 +27,15 @@ class PerceptualLoss(nn.Module):
         self.alpha: Tensor
         self.beta: Tensor
 
-    def forward(self, image: Tensor, *targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(N, 3, H, W) each, RGB in [0, 1] -> for each target, the mean LPIPS and the mean DISTS of `image` to it."""
+    def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) each, RGB in [0, 1] -> the mean LPIPS and the mean DISTS of `image` to `target`."""
         with torch.no_grad():
-            references = [self._features(target) for target in targets]
+            reference = self._features(target)
         features = self._features(image)
-        return [
-            (
-                lpips_distance(features, reference, list(self.lpips.heads)).mean(),
-                dists_distance([image, *features], [target, *reference], self.alpha, self.beta).mean(),
-            )
-            for target, reference in zip(targets, references, strict=True)
-        ]
+        return (
+            lpips_distance(features, reference, list(self.lpips.heads)).mean(),
+            dists_distance([image, *features], [target, *reference], self.alpha, self.beta).mean(),
+        )
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """VGG's five layers, float32."""
@@ -86,7 +83,6 @@ class ImageLossWeights:
     lpips: float = 0.0
     dists: float = 0.0
     adversarial: float = 0.0
-    taught: float = 0.0  # l1, lpips and dists once more, to a teacher's picture, where the shards have one
     difference: float = 0.0  # L1 between frame-to-frame differences, for clips
 
 
@@ -114,28 +110,16 @@ class ImageLoss(nn.Module):
         target: Tensor,
         weights: ImageLossWeights,
         judge: Discriminator | None,
-        taught: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Clips (B, N, 3, H, W) -> the loss and its unweighted terms. `judge` is used when its weight is not zero.
-
-        `taught`: what a teacher made of the damaged frames, of the shape of `image`.
-        """
-        targets = [target] if taught is None or not weights.taught else [target, taught]
-        nearness: list[dict[str, Tensor]] = [{"l1": F.l1_loss(image, picture)} for picture in targets]
+        """Clips (B, N, 3, H, W) -> the loss and its unweighted terms. `judge` is used when its weight is not zero."""
+        terms: dict[str, Tensor] = {"l1": F.l1_loss(image, target)}
         flat = image.flatten(0, 1)
         if self.perceptual is not None and (weights.lpips or weights.dists):
-            windows = same_window([flat, *(picture.flatten(0, 1) for picture in targets)], self.vgg_window)
-            for found, (lpips, dists) in zip(nearness, self.perceptual(*windows), strict=True):
-                found |= {"lpips": lpips, "dists": dists}
-
-        def weighted(terms: dict[str, Tensor]) -> Tensor:
-            return sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
-
-        terms = nearness[0]
-        if len(nearness) > 1:
-            terms["taught"] = weighted(nearness[1])
+            windows = same_window([flat, target.flatten(0, 1)], self.vgg_window)
+            terms["lpips"], terms["dists"] = self.perceptual(*windows)
         if weights.difference and image.shape[1] > 1:
             terms["difference"] = F.l1_loss(image.diff(dim=1), target.diff(dim=1))
         if judge is not None and weights.adversarial:
             terms["adversarial"] = -judge(flat).mean()
-        return weighted(terms), {name: value.item() for name, value in terms.items()}
+        total = sum((getattr(weights, name) * value for name, value in terms.items()), torch.zeros(()))
+        return total, {name: value.item() for name, value in terms.items()}

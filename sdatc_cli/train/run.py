@@ -24,7 +24,6 @@ from .losses import ImageLoss, PerceptualLoss
 from .recipe import LITE, RECIPES, Recipe
 from .samples import SampleSheet
 from .stages import NETS, Stage, StageNet
-from .taught import TAUGHT
 
 StageName = Literal["vae", "dcm", "diffusion", "decoder"]
 SIZES = {"lite": lite, "base": base}
@@ -34,7 +33,8 @@ CODE_PATCHES = 60_000  # patches that a linear code is fitted to
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to train, on what, where and how long. `init` is a model folder to start from."""
+    """What to train, on what, where and how long. `init` is a model folder to start from; `taught`: the target is a
+    teacher's picture of the damaged frame, not the true one."""
 
     stage: StageName
     config: ModelConfig
@@ -43,6 +43,7 @@ class RunPlan:
     run: Path
     limits: Limits
     init: Path | None = None
+    taught: bool = False
     seed: int = 0
     precision: str = "no"
     sample_minutes: float = 5.0
@@ -94,6 +95,7 @@ def _write_run(plan: RunPlan) -> None:
         "recipe": recipe,
         "seed": plan.seed,
         "precision": plan.precision,
+        "taught": plan.taught,
         "init": plan.init.name if plan.init else None,
         "shards": plan.shards.name,
     }
@@ -106,6 +108,7 @@ def plan_run(
     shards: Path,
     run: Path,
     init: Path | None,
+    taught: bool,
     seed: int,
     precision: str,
     batch: int | None,
@@ -113,12 +116,16 @@ def plan_run(
 ) -> RunPlan:
     """Fill in what was not said: the configuration of a run that exists, else of `init`, else of `size`, else lite.
 
-    UsageError when `size` says otherwise; ModelError for an unusable run or `init`.
+    UsageError when `size` says otherwise, or when `taught` does not fit; ModelError for an unusable run or `init`.
     """
+    if taught and stage != "dcm":
+        raise UsageError(f"--taught is for --stage dcm, not for {stage}")
     trained = init is not None
     if (run / CHECKPOINT).exists():
         config, content = read_run(run)
         trained = content.get("init") is not None
+        if bool(content.get("taught")) != taught:
+            raise UsageError(f"{run} was begun {'without' if taught else 'with'} --taught; go on as it was begun")
     elif init is not None:
         config = load_init(init).config
     else:
@@ -130,7 +137,7 @@ def plan_run(
         recipe = replace(recipe, perceptual_from=0.0)
     if batch is not None:
         recipe = replace(recipe, batch=batch)
-    return RunPlan(stage, config, recipe, shards, run, limits, init, seed, pick_precision(precision))
+    return RunPlan(stage, config, recipe, shards, run, limits, init, taught, seed, pick_precision(precision))
 
 
 def fit_code(restorer: Restorer, sampler: ClipSampler, patches: int) -> None:
@@ -166,10 +173,7 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
     InputError for unusable shards, ModelError for unusable weights or a NaN loss, OutputError for the folder.
     """
     rank, recipe = PartialState(cpu=on_cpu()).process_index, plan.recipe
-    taught = recipe.weights.taught > 0 and (plan.shards / TAUGHT).is_dir()
-    sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank, taught)
-    if recipe.weights.taught and not taught and rank == 0:
-        notice(f"no teacher: the true pictures teach alone; for one, run first: sdatc train teach {plan.shards}")
+    sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank, plan.taught)
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)
     try:

@@ -152,7 +152,8 @@ class Stage:
             extra["mse"] = self.recipe.mse * F.mse_loss(output, target)
             extra["dcm"] = self.dcm_weight * F.l1_loss(x_hr, hr)
         image = image.unflatten(0, batch.hr.shape[:2])
-        total, terms = self.image_loss(image, batch.hr, weights, judge, batch.taught)
+        target = batch.hr if batch.taught is None else batch.taught
+        total, terms = self.image_loss(image, target, weights, judge)
         total = total + sum(extra.values(), torch.zeros((), device=total.device))
         terms |= {name: value.item() for name, value in extra.items()}
         return StageLoss(total, terms, (image.flatten(0, 1), hr))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from sdatc_cli.errors import InputError, ModelError, OutputError, UsageError
 from sdatc_cli.train import run as runs
 from sdatc_cli.train.export import export
 from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, read_checkpoint
-from sdatc_cli.train.losses import ImageLossWeights
 from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, train_stage
+from sdatc_cli.train.shards import open_shards
+from sdatc_cli.train.taught import TAUGHT
 from sdatc_models import weights
 from sdatc_models.config import tiny
 from sdatc_models.restorer import RestoreOptions, Restorer
@@ -85,12 +87,28 @@ def test_teaching_needs_a_share_and_shards(tmp_path: Path, capsys: pytest.Captur
     assert "no shards in" in capsys.readouterr().err
 
 
-def test_a_run_says_that_it_has_no_teacher(shards: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, weights=ImageLossWeights(taught=1.0))
-    told: list[str] = []
-    alone = replace(plan(shards, tmp_path / "run"), recipe=recipe)
-    train_stage(alone, lambda now: None, told.append)
-    assert told == [f"no teacher: the true pictures teach alone; for one, run first: sdatc train teach {shards}"]
+def test_a_run_without_the_teachers_pictures_is_refused(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("-i", shards, "-o", tmp_path / "run", "--steps", 1)
+    assert call("run", "--stage", "dcm", "--taught", *common) == 3
+    assert f"no pictures of a teacher in {shards}; make some with: sdatc train teach" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert call("run", "--stage", "vae", "--taught", *common) == 2
+    assert "--taught is for --stage dcm, not for vae" in capsys.readouterr().err
+
+
+def test_a_taught_run_goes_on_only_as_one(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "shards"))
+    (shard,) = open_shards(copy)
+    (copy / TAUGHT).mkdir()
+    Image.new("RGB", (128, 128), "white").save(copy / TAUGHT / f"{shard.path.stem}-0.jpg")
+    command = ("run", "--stage", "dcm", "-i", copy, "-o", tmp_path / "run", "--steps")
+    assert call(*command, 1, "--taught") == 0
+    assert call(*command, 2) == 2
+    assert "was begun with --taught; go on as it was begun" in capsys.readouterr().err
+    assert call(*command, 2, "--taught") == 0
+    assert "going on from step 1" in capsys.readouterr().err
 
 
 def test_sample_pictures_show_input_result_and_truth(shards: Path, tmp_path: Path) -> None:
@@ -132,7 +150,7 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
     with pytest.raises(ModelError, match="belongs to another configuration"):
         quietly(RunPlan("vae", tiny(), RECIPE, shards, tmp_path, Limits(2)))
     with pytest.raises(UsageError, match=r"--config base: .* holds the configuration tiny"):
-        plan_run("dcm", "base", shards, tmp_path, None, 0, "no", None, Limits(2))
+        plan_run("dcm", "base", shards, tmp_path, None, False, 0, "no", None, Limits(2))
 
 
 def test_a_run_from_a_trained_model_has_perceptual_losses_at_once(
@@ -141,7 +159,7 @@ def test_a_run_from_a_trained_model_has_perceptual_losses_at_once(
     monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35))
 
     def planned(init: Path | None) -> RunPlan:
-        return plan_run("dcm", None, shards, tmp_path / "run", init, 0, "no", None, Limits(1))
+        return plan_run("dcm", None, shards, tmp_path / "run", init, False, 0, "no", None, Limits(1))
 
     assert planned(None).recipe.perceptual_from == 0.35
     first = planned(tiny_models["still"])
