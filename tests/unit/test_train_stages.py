@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sdatc_cli.bench.perceptual_weights import package_file
 from sdatc_cli.errors import ModelError
@@ -160,3 +161,27 @@ def test_the_target_is_the_teachers_picture_where_there_is_one(shards: Path) -> 
     batch = batch_of(stage, shards)
     taught = replace(batch, taught=torch.rand_like(batch.hr))
     assert loss_of(stage, taught) == loss_of(stage, Batch(taught.taught, batch.lq)) != loss_of(stage, batch)  # type: ignore[arg-type]
+
+
+def test_vgg_sees_the_pixels_at_every_phase_of_its_grid() -> None:
+    """Coordinates as the picture tell where each window began: image and target alike, and not only at multiples of
+    four, where a network that enlarges four times could learn VGG's own grid."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    picture = torch.stack([y, x, y]).expand(1, 1, 3, 96, 96)
+    corners: set[tuple[int, int]] = set()
+
+    class Watching(PerceptualLoss):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        def forward(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+            assert torch.equal(image, target) and image.shape == (1, 3, 80, 80)
+            corners.add((int(image[0, 0, 0, 0]), int(image[0, 1, 0, 0])))
+            return image.mean() * 0, image.mean() * 0
+
+    torch.manual_seed(0)
+    loss = ImageLoss(Watching())
+    for _ in range(400):
+        loss(picture, picture, ImageLossWeights(lpips=1.0), None)
+    assert {y % 8 for y, _ in corners} == {x % 8 for _, x in corners} == set(range(8))
+    assert {y for y, _ in corners} == set(range(17))
