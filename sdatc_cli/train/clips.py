@@ -58,9 +58,13 @@ def _view(image: np.ndarray, centre: tuple[float, float], pose: np.ndarray, size
 
 
 def photo_clip(image: np.ndarray, frames: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A camera moving over a photo: pan, zoom, rotation, and on some clips a nearer layer with a motion of its own."""
-    factor = rng.uniform(0.4, 1.0)
-    image = shrink(image, max(factor, (size + 8) / min(image.shape[:2])))
+    """A camera moving over a photo: pan, zoom, rotation, and on some clips a nearer layer with a motion of its own.
+
+    The photo is reduced by up to what makes the view nearly all of it: a frame of video shows a whole scene in few
+    pixels, where a photo's own pixels show little of it and are soft.
+    """
+    least = min(1.0, (size + 8) / min(image.shape[:2]))
+    image = shrink(image, least ** rng.uniform(0.25, 1.0))
     height, width = image.shape[:2]
 
     def centre() -> tuple[float, float]:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train.batches import ClipSampler
+from sdatc_cli.train.clips import photo_clip
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, prepare
 from sdatc_cli.train.shards import JPEG, Shard, open_shards
@@ -72,6 +73,15 @@ def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
         hr = np.stack([shard.hr_frame(clip, i) for i in range(5)])
         assert hr.shape == (5, 128, 128, 3)
         assert 15 < psnr(reduce_clip(hr, "bicubic"), shard.lq[clip]) < 60
+
+
+def test_a_clip_shows_from_a_little_to_nearly_all_of_a_photo() -> None:
+    """The photo's grey level is its place from left to right, so that a clip's levels tell how much of it is seen."""
+    photo = np.repeat(np.tile(np.linspace(0, 255, 1024).astype(np.uint8), (1024, 1))[..., None], 3, axis=2)
+    rng = np.random.default_rng(0)
+    shares = [float(np.ptp(photo_clip(photo, 1, 128, rng).astype(float))) / 255 for _ in range(60)]
+    assert min(shares) < 0.3 and max(shares) > 0.8
+    assert photo_clip(photo[:100, :100], 2, 128, rng).shape == (2, 128, 128, 3)  # smaller than the view: reflected
 
 
 def paint(shards: Path, clips: dict[int, int]) -> Path:
