@@ -120,7 +120,7 @@ def lite() -> ModelConfig:
     """The embedded size: seconds a frame on a CPU."""
     return ModelConfig(
         name="lite",
-        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=8),
+        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=16),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),

@@ -29,7 +29,7 @@ LITE = {
         batch=6,
         frames=1,
         patch=128,
-        lr=4e-4,
+        lr=3e-4,
         weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0),
         perceptual_from=0.35,
         ema=0.998,
