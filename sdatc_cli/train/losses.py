@@ -96,8 +96,8 @@ class ImageLoss(nn.Module):
     """Weighted sum of the image terms. VGG, the dearest part, sees windows of up to 128 pixels.
 
     Windows of 64 were tried: a loss that fell by .007 on them moved whole pictures by .001 only. A window lies anywhere
-    within `vgg_shift` pixels: VGG pools on a grid from its corner, and a network that always finds the grid in the same
-    place draws a pattern of four pixels into flat regions, which lowers the loss there and nowhere else.
+    within `vgg_shift` pixels: VGG pools on a grid from its corner, and a network that always found it in the same place
+    drew a pattern that pleased VGG there alone (LPIPS was .003 worse in windows moved by one pixel).
     """
 
     vgg_window, vgg_shift = 128, 16
