@@ -24,11 +24,12 @@ STAGES: list[StageName] = ["vae", "dcm", "diffusion", "decoder"]
 
 
 def photo_folder(folder: Path) -> Path:
-    """One real photo where ../shared has them, else a generated picture."""
+    """One real photo where ../shared has them, else a generated picture; the photo with the most in it, as a flat one
+    has nothing to teach."""
     folder.mkdir()
-    real = sorted((SHARED / "data" / "train_photos").glob("*"))
+    real = sorted((SHARED / "data" / "train_photos").glob("*"), key=lambda path: (path.stat().st_size, path.name))
     if real:
-        (folder / real[0].name).symlink_to(real[0])
+        (folder / real[-1].name).symlink_to(real[-1])
     else:
         from PIL import Image
 
