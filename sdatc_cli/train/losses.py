@@ -97,7 +97,7 @@ class ImageLoss(nn.Module):
 
     Windows of 64 were tried: a loss that fell by .007 on them moved whole pictures by .001 only. A window lies anywhere
     within `vgg_shift` pixels: VGG pools on a grid from its corner, and a network that always found it in the same place
-    drew a pattern that pleased VGG there alone (LPIPS was .003 worse in windows moved by one pixel).
+    drew a pattern that pleased VGG there more than a pixel beside.
     """
 
     vgg_window, vgg_shift = 128, 16
