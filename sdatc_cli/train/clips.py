@@ -64,7 +64,7 @@ def photo_clip(image: np.ndarray, frames: int, size: int, rng: np.random.Generat
     pixels, where a photo's own pixels show little of it and are soft.
     """
     least = min(1.0, (size + 8) / min(image.shape[:2]))
-    image = shrink(image, least ** rng.uniform(0.25, 1.0))
+    image = shrink(image, least ** rng.uniform())
     height, width = image.shape[:2]
 
     def centre() -> tuple[float, float]:

@@ -30,7 +30,7 @@ LITE = {
         frames=1,
         patch=128,
         lr=3e-4,
-        weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0),
+        weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0, grid=2.0),
         perceptual_from=0.35,
         ema=0.998,
     ),

@@ -14,6 +14,7 @@ import numpy as np
 from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 
+from .clips import read_photo
 from .shards import JPEG, Shard, open_shards
 
 TAUGHT = "taught"
@@ -36,10 +37,10 @@ def taught_pictures(shards: Path) -> dict[tuple[str, int], Path]:
 
 def read_taught(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB. InputError for a damaged picture."""
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    if image is None:
-        raise InputError(f"{path} is damaged; delete it and run sdatc train teach again")
-    return image[..., ::-1]
+    try:
+        return read_photo(path)
+    except InputError as error:
+        raise InputError(f"{path} is damaged; delete it and run sdatc train teach again") from error
 
 
 def teach(shards: Path, share: float, seed: int, progress: Callable[[int, int], None]) -> tuple[int, int]:

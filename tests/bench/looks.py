@@ -26,6 +26,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 from sdatc_cli.bench.temporal import Motion, motion, warping_error  # noqa: E402
+from sdatc_cli.engine.device import pick_dtype  # noqa: E402
 from sdatc_cli.engine.memory import Frugal  # noqa: E402
 from sdatc_cli.engine.restore import restore_frames  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
@@ -88,7 +89,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     words = parser.parse_args()
     options = RestoreOptions(steps=words.steps)
-    network = Frugal(weights.load(words.model), options, lambda line: print(line, file=sys.stderr))
+    restorer = weights.load(words.model).in_format(pick_dtype("auto", torch.device("cpu")))
+    network = Frugal(restorer, options, lambda line: print(line, file=sys.stderr))
     print(f"{'':28} shift     grid  unrest")
     with torch.inference_mode():
         parts = [look(clip, words.first, words.frames, network) for clip in words.clips]

@@ -11,7 +11,7 @@ from sdatc_cli.bench.perceptual_weights import package_file
 from sdatc_cli.errors import ModelError
 from sdatc_cli.train.batches import Batch, ClipSampler
 from sdatc_cli.train.loop import Limits
-from sdatc_cli.train.losses import Discriminator, ImageLoss, ImageLossWeights, PerceptualLoss, discriminator_loss
+from sdatc_cli.train.losses import Discriminator, ImageLoss, ImageLossWeights, PerceptualLoss, discriminator_loss, grid
 from sdatc_cli.train.recipe import BASE, LITE
 from sdatc_cli.train.run import StageName
 from sdatc_cli.train.stages import Stage
@@ -108,6 +108,21 @@ def test_image_loss_is_the_weighted_sum_of_its_terms() -> None:
     assert terms["l1"] == pytest.approx(l1) and terms["difference"] == pytest.approx(difference, rel=1e-5)
     assert total.item() == pytest.approx(2 * l1 + 0.5 * difference + 0.1 * terms["adversarial"], rel=1e-5)
     assert set(ImageLoss(None)(image, target, ImageLossWeights(), judge)[1]) == {"l1"}
+
+
+def test_the_grid_term_sees_a_pattern_of_four_pixels_and_little_else() -> None:
+    torch.manual_seed(0)
+    pattern = torch.randn(1, 3, 4, 4)
+    pattern -= pattern.mean((2, 3), keepdim=True)
+    error = pattern.repeat(1, 1, 40, 48)
+    size = pattern.var((2, 3), correction=0).sqrt().mean().item()
+    assert grid(error).item() == pytest.approx(size, rel=1e-3)
+    noise = torch.randn(1, 3, 160, 192) * size
+    assert grid(noise).item() < 0.1 * size
+    assert grid(error + noise).item() == pytest.approx(size, rel=0.1)
+    total, terms = ImageLoss(None)(error[None], torch.zeros_like(error)[None], ImageLossWeights(l1=0, grid=2), None)
+    assert total.item() == pytest.approx(2 * terms["grid"])
+    assert terms["grid"] == pytest.approx(size, rel=1e-3)
 
 
 def test_the_discriminator_learns_to_tell_two_kinds_of_pictures_apart() -> None:
