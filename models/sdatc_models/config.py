@@ -17,7 +17,8 @@ Prediction = Literal["epsilon", "v", "residual"]
 class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
-    `enabled=False` is the ablation: bicubic enlargement.
+    `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016), which
+    cancels much of what the network invents. `enabled=False` is the ablation: bicubic enlargement.
     """
 
     dim: int
@@ -28,6 +29,7 @@ class DCMConfig:
     blocks: int = 6
     pairs: int = 1
     window: int = 8
+    mirror: bool = False
     enabled: bool = True
 
 
@@ -120,7 +122,7 @@ def lite() -> ModelConfig:
     """The embedded size: seconds a frame on a CPU."""
     return ModelConfig(
         name="lite",
-        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=16),
+        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=24, mirror=True),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),
@@ -144,7 +146,7 @@ def tiny() -> ModelConfig:
     """The smallest network with every part in it, for tests."""
     return ModelConfig(
         name="tiny",
-        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4),
+        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True),
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),

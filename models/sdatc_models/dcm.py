@@ -152,7 +152,15 @@ class DCM(nn.Module):
     def forward(self, x_lq: Tensor) -> Tensor:
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
 
-        The bicubic skip is computed in that format too: weights in half precision round the detail, not the picture.
+        With `mirror` it is the mean of what `once` makes of the frames and of their mirror images.
+        """
+        x_hr = self.once(x_lq)
+        return (x_hr + self.once(x_lq.flip(-1)).flip(-1)) / 2 if self.config.enabled and self.config.mirror else x_hr
+
+    def once(self, x_lq: Tensor) -> Tensor:
+        """As `forward`, without mirror images: what training sees.
+
+        The bicubic skip is computed in the format of x_LQ: weights in half precision round the detail, not the picture.
         """
         height, width = x_lq.shape[-2:]
         bicubic = F.interpolate(x_lq, scale_factor=self.scale, mode="bicubic", align_corners=False)

@@ -57,7 +57,7 @@ class DCMNet(StageNet):
         convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # the faster layout on a CPU
 
     def forward(self, lq: Tensor) -> Tensor:
-        return self.restorer.dcm(lq)
+        return self.restorer.dcm.once(lq)
 
 
 class DiffusionNet(StageNet):
@@ -77,7 +77,7 @@ class DiffusionNet(StageNet):
     def forward(self, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """LQ and HR frames (B, 3, ...) -> raw network output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
-        x_hr = restorer.dcm(lq)
+        x_hr = restorer.dcm.once(lq)
         c_hr = restorer.vae.encode(x_hr)
         z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)

@@ -1,5 +1,7 @@
 """DCM, eq. (5): window attention against attention over all pixels with a mask, and the bicubic start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,17 @@ def test_untrained_dcm_is_exactly_bicubic(size: tuple[int, int]) -> None:
     expected = F.interpolate(x, scale_factor=4, mode="bicubic", align_corners=False)
     assert torch.equal(DCM(SMALL)(x), expected)
     assert torch.equal(DCM(DCMConfig(dim=8, layers=2, heads=2, enabled=False))(x), expected)
+
+
+def test_mirror_images_give_mirror_images() -> None:
+    """The mean over both does not favour a side, where the network alone does."""
+    torch.manual_seed(0)
+    dcm = DCM(replace(SMALL, mirror=True)).requires_grad_(False)
+    torch.nn.init.normal_(dcm.conv_last.weight, std=0.1)
+    x = torch.rand(2, 3, 16, 24)
+    torch.testing.assert_close(dcm(x.flip(-1)).flip(-1), dcm(x))
+    assert not torch.allclose(dcm.once(x.flip(-1)).flip(-1), dcm.once(x), atol=1e-3)
+    torch.testing.assert_close(dcm(x), (dcm.once(x) + dcm.once(x.flip(-1)).flip(-1)) / 2)
 
 
 def test_padding_does_not_move_the_picture() -> None:
