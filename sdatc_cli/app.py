@@ -1,5 +1,6 @@
 """The command line: registers the commands, and turns every failure into one line and an exit code."""
 
+import atexit
 import os
 import signal
 import sys
@@ -92,8 +93,17 @@ def main() -> None:
     for name in ("stdout", "stderr"):  # None where the caller closed it; what is said there is lost, not the work
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    stop = _Stop()
     if threading.current_thread() is threading.main_thread():
-        stop = _Stop()
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-    sys.exit(run(sys.argv[1:]))
+        atexit.register(_stay_deaf)
+    code = run(sys.argv[1:])
+    stop.count = max(stop.count, 1)  # nothing is left to end
+    sys.exit(code)
+
+
+def _stay_deaf() -> None:
+    """Python's last steps put the default handlers back, and a late Ctrl-C would then take the exit code away."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

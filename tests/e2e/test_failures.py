@@ -193,6 +193,21 @@ def test_ctrl_c_in_the_middle(numbers, tiny_models, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
+@pytest.mark.parametrize("late", [0.0, 0.02, 0.05])
+def test_ctrl_c_after_the_work_does_not_change_the_exit_code(late):
+    """torch makes Python's own last steps long enough to be hit."""
+    program = "import sys, torch; sys.argv[1:] = ['--version']; from sdatc_cli.app import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as p:
+        assert p.stdout is not None and p.stderr is not None
+        assert p.stdout.readline().startswith("sdatc ")
+        time.sleep(late)
+        p.send_signal(signal.SIGINT)
+        said = p.stderr.read()
+    assert p.returncode in (0, INTERRUPTED) and "Traceback" not in said
+
+
 def test_names_that_are_hard_to_quote(make_clip, tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("-dash.mkv", "100%d.mkv", 'it\'s "quoted".mkv', "new\nline.mkv", "ünï.mkv", "[a]*?.mkv"):
