@@ -17,8 +17,8 @@ Prediction = Literal["epsilon", "v", "residual"]
 class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
-    `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016), which
-    cancels much of what the network invents. `enabled=False` is the ablation: bicubic enlargement.
+    `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
+    `enabled=False` is the ablation: bicubic enlargement.
     """
 
     dim: int
