@@ -18,6 +18,7 @@ class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
     `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
+    `gain`: what the detail is scaled by where there is next to none, and where there is much (dcm.amplify).
     `enabled=False` is the ablation: bicubic enlargement.
     """
 
@@ -30,6 +31,7 @@ class DCMConfig:
     pairs: int = 1
     window: int = 8
     mirror: bool = False
+    gain: tuple[float, float] = (1.0, 1.0)
     enabled: bool = True
 
 
@@ -122,7 +124,9 @@ def lite() -> ModelConfig:
     """The embedded size: seconds a frame on a CPU."""
     return ModelConfig(
         name="lite",
-        dcm=DCMConfig(dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=24, mirror=True),
+        dcm=DCMConfig(
+            dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=24, mirror=True, gain=(0.7, 1.5)
+        ),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
         ),
@@ -146,7 +150,7 @@ def tiny() -> ModelConfig:
     """The smallest network with every part in it, for tests."""
     return ModelConfig(
         name="tiny",
-        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True),
+        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5)),
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),

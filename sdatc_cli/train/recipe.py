@@ -17,6 +17,7 @@ class Recipe:
     mse: float = 1.0  # weight of the diffusion's own squared error
     perceptual_from: float = 0.0  # LPIPS and DISTS join at this fraction, or at once in a run from a trained model
     adversarial_from: float = 1.0  # the discriminator joins at this fraction
+    tuning: float = 1.0  # the share of lr in a run from a trained model
     warmup: int = 100  # steps of linear learning-rate warm-up
     final_lr: float = 0.02  # cosine floor, as a fraction of lr; 1 keeps the rate constant
     ema: float = 0.999
@@ -32,6 +33,7 @@ LITE = {
         lr=3e-4,
         weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0, grid=2.0),
         perceptual_from=0.35,
+        tuning=0.5,
         ema=0.998,
     ),
     "diffusion": Recipe(

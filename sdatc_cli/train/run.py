@@ -134,7 +134,7 @@ def plan_run(
         raise UsageError(f"--config {size}: {run if init is None else init} holds the configuration {config.name}")
     recipe = RECIPES.get(config.name, LITE)[stage]
     if trained:
-        recipe = replace(recipe, perceptual_from=0.0)
+        recipe = replace(recipe, perceptual_from=0.0, lr=recipe.lr * recipe.tuning)
     if batch is not None:
         recipe = replace(recipe, batch=batch)
     return RunPlan(stage, config, recipe, shards, run, limits, init, taught, seed, pick_precision(precision))

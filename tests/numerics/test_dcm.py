@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sdatc_models.config import DCMConfig
-from sdatc_models.dcm import DCM, SwinLayer, WindowAttention, shift_mask, window_merge, window_partition
+from sdatc_models.dcm import DCM, SwinLayer, WindowAttention, amplify, shift_mask, window_merge, window_partition
 
 SMALL = DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4)
 
@@ -89,6 +89,29 @@ def test_mirror_images_give_mirror_images() -> None:
     torch.testing.assert_close(dcm(x.flip(-1)).flip(-1), dcm(x))
     assert not torch.allclose(dcm.once(x.flip(-1)).flip(-1), dcm.once(x), atol=1e-3)
     torch.testing.assert_close(dcm(x), (dcm.once(x) + dcm.once(x.flip(-1)).flip(-1)) / 2)
+
+
+def test_gain_follows_the_detail_around() -> None:
+    """Against a plain loop over windows; flat parts are damped, textured ones raised, and no gain changes nothing."""
+    torch.manual_seed(0)
+    detail = torch.randn(1, 3, 20, 30) * torch.linspace(0, 0.2, 30)
+    raised = amplify(detail, 0.7, 1.5)
+    padded = F.pad(detail, (8, 8, 8, 8), mode="replicate")
+    for y, x in ((0, 0), (11, 7), (19, 29)):
+        activity = padded[0, :, y : y + 17, x : x + 17].abs().mean()
+        gain = 0.7 + 0.8 * activity / (activity + 0.01)
+        torch.testing.assert_close(raised[0, :, y, x], gain * detail[0, :, y, x])
+    assert raised[..., :2].norm() < detail[..., :2].norm() and raised[..., -2:].norm() > detail[..., -2:].norm()
+    assert torch.equal(amplify(detail, 1.0, 1.0), detail)
+
+
+def test_gain_is_for_restoring_alone() -> None:
+    torch.manual_seed(0)
+    dcm = DCM(replace(SMALL, gain=(0.7, 1.5))).requires_grad_(False)
+    torch.nn.init.normal_(dcm.conv_last.weight, std=0.1)
+    x = torch.rand(2, 3, 16, 24)
+    bicubic = F.interpolate(x, scale_factor=4, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(dcm(x), bicubic + amplify(dcm.once(x) - bicubic, 0.7, 1.5), rtol=1e-5, atol=1e-6)
 
 
 def test_padding_does_not_move_the_picture() -> None:

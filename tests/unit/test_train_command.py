@@ -153,17 +153,18 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
         plan_run("dcm", "base", shards, tmp_path, None, False, 0, "no", None, Limits(2))
 
 
-def test_a_run_from_a_trained_model_has_perceptual_losses_at_once(
+def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_learning_rate(
     shards: Path, tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35))
+    monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35, lr=4e-4, tuning=0.5))
 
     def planned(init: Path | None) -> RunPlan:
         return plan_run("dcm", None, shards, tmp_path / "run", init, False, 0, "no", None, Limits(1))
 
-    assert planned(None).recipe.perceptual_from == 0.35
+    scratch = planned(None).recipe
+    assert (scratch.perceptual_from, scratch.lr) == (0.35, 4e-4)
     first = planned(tiny_models["still"])
-    assert first.recipe.perceptual_from == 0
+    assert (first.recipe.perceptual_from, first.recipe.lr) == (0, 2e-4)
     quietly(first)
     assert planned(None).recipe == first.recipe  # going on, and not starting anew
 
