@@ -130,8 +130,7 @@ class RSTB(nn.Module):
 def amplify(detail: Tensor, flat: float, textured: float) -> Tensor:
     """Detail (N, 3, H, W) times flat + (textured - flat) a / (a + 0.01), where a is the mean of |detail| around (ours).
 
-    A mean of several pictures loses most where they agree least, in texture; in flat parts there is more noise in the
-    detail than there is to see.
+    More detail helps footage that is full of it and hurts what is smooth; the card of `lite` has the figures.
     """
     if flat == textured == 1:
         return detail
