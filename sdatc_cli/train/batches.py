@@ -34,8 +34,20 @@ def as_tensor(images: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 1, 4, 2, 3).float().div_(255)
 
 
+def random_tint(rng: np.random.Generator) -> Tensor:
+    """A 3x3 matrix for RGB: other colours and a lower contrast for half of the examples, the identity for the rest.
+
+    What a few photographs show is soon learnt by heart; a network must not know a texture by its colour.
+    """
+    if rng.random() < 0.5:
+        return torch.eye(3)
+    saturation, gain = rng.uniform(0.3, 1.2), rng.uniform(0.6, 1.0) * np.exp(rng.normal(0, 0.1, 3))
+    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
+    return torch.from_numpy(gain[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)).float()
+
+
 class ClipSampler:
-    """Draws random crops, flips and quarter turns from shards."""
+    """Draws random crops, flips, quarter turns and tints from shards."""
 
     def __init__(
         self, shards: Path, batch: int, frames: int, patch: int, seed: int, rank: int = 0, taught: bool = False
@@ -86,7 +98,9 @@ class ClipSampler:
     def load(self, step: int) -> Batch:
         rng = np.random.default_rng((*self.key, step))
         examples = [self.example(rng) for _ in range(self.batch)]
-        return Batch(*(as_tensor(list(images)) for images in zip(*examples, strict=True)))
+        tints = torch.stack([random_tint(rng) for _ in examples])
+        images = (as_tensor(list(group)) for group in zip(*examples, strict=True))
+        return Batch(*(torch.einsum("bij,bnjhw->bnihw", tints, group).clamp_(0, 1) for group in images))
 
     def iterate(self, first_step: int) -> Generator[Batch]:
         """Endless batches from `first_step` on, the next one loading while the current one is used."""

@@ -32,11 +32,14 @@ def read_photo(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def shrink(image: np.ndarray, factor: float) -> np.ndarray:
-    """Area reduction by `factor` <= 1: it also removes what the photo's own compression left."""
-    if factor >= 1:
+def shrink(image: np.ndarray, factor: float, squeeze: float = 1.0) -> np.ndarray:
+    """Area reduction by `factor` <= 1, and of the width by `squeeze` <= 1 more.
+
+    It also removes what the photo's own compression left.
+    """
+    if factor >= 1 and squeeze >= 1:
         return image
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, None, fx=factor * squeeze, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def _pose(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -61,20 +64,28 @@ def photo_clip(image: np.ndarray, frames: int, size: int, rng: np.random.Generat
     """A camera moving over a photo: pan, zoom, rotation, and on some clips a nearer layer with a motion of its own.
 
     The photo is reduced by up to what makes the view nearly all of it: a frame of video shows a whole scene in few
-    pixels, where a photo's own pixels show little of it and are soft.
+    pixels, where a photo's own pixels show little of it and are soft. Half of the clips see it turned by any angle and
+    squeezed along one side: a hundred photos are soon learnt by heart, and codecs treat a turned one differently.
     """
-    least = min(1.0, (size + 8) / min(image.shape[:2]))
-    image = shrink(image, least ** rng.uniform())
+    squeeze, angle = 1.0, 0.0
+    if rng.random() < 0.5:
+        squeeze, angle = rng.uniform(0.7, 1.0), rng.uniform(-np.pi, np.pi)
+        image = np.ascontiguousarray(np.rot90(image, int(rng.integers(2))))
+    across = size * (abs(np.cos(angle)) + abs(np.sin(angle))) + 8  # how wide the turned view is
+    squeeze = min(1.0, max(squeeze, across / image.shape[1]))
+    least = min(1.0, across / min(image.shape[0], image.shape[1] * squeeze))
+    image = shrink(image, least ** rng.uniform(), squeeze)
     height, width = image.shape[:2]
+    turn = np.array([0, 0, 0, angle])
 
     def centre() -> tuple[float, float]:
-        half = size / 2
+        half = (across - 8) / 2
         return rng.uniform(half, max(width - half, half + 1)), rng.uniform(half, max(height - half, half + 1))
 
-    back_centre, back_path = centre(), _pose(rng, frames)
+    back_centre, back_path = centre(), _pose(rng, frames) + turn
     clip = np.stack([_view(image, back_centre, pose, size) for pose in back_path])
     if rng.random() < 0.3:
-        front_centre, front_path = centre(), _pose(rng, frames) * 2
+        front_centre, front_path = centre(), _pose(rng, frames) * 2 + turn
         mask = np.zeros((size, size), np.float32)
         axes = tuple(int(a) for a in rng.integers(size // 6, size // 3, 2))
         at = tuple(int(c) for c in rng.integers(size // 4, 3 * size // 4, 2))

@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
-from sdatc_cli.train.batches import ClipSampler
+from sdatc_cli.train import batches
+from sdatc_cli.train.batches import ClipSampler, random_tint
 from sdatc_cli.train.clips import photo_clip
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, prepare
@@ -95,7 +97,10 @@ def paint(shards: Path, clips: dict[int, int]) -> Path:
     return shards
 
 
-def test_a_teachers_picture_comes_with_its_own_frame(made: Path, tmp_path: Path) -> None:
+def test_a_teachers_picture_comes_with_its_own_frame(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "random_tint", lambda rng: torch.eye(3))
     shards = paint(Path(shutil.copytree(made, tmp_path / "shards")), {0: 40, 3: 200})
     (shard,) = open_shards(shards)
     sampler = ClipSampler(shards, 4, 1, 128, seed=0, taught=True)
@@ -242,6 +247,14 @@ def test_a_batch_depends_on_seed_rank_and_step_alone(made: Path) -> None:
         assert batch.hr.equal(ClipSampler(made, 2, 3, 64, 1).load(step).hr)
     others = [ClipSampler(made, 2, 3, 64, 1, rank=1), ClipSampler(made, 2, 3, 64, 2)]
     assert not any(other.load(4).hr.equal(sampler.load(4).hr) for other in others)
+
+
+def test_half_of_the_examples_have_other_colours_and_stay_within_range() -> None:
+    rng = np.random.default_rng(0)
+    tints = [random_tint(rng) for _ in range(200)]
+    assert 70 < sum(tint.equal(torch.eye(3)) for tint in tints) < 130
+    grey = torch.stack(tints) @ torch.full((3,), 0.5)
+    assert float(grey.min()) > 0.2 and float(grey.max()) < 0.75, "neither black nor blown out"
 
 
 def test_crops_turns_and_flips_are_the_same_for_both(tmp_path: Path) -> None:
