@@ -40,6 +40,10 @@ Init = Annotated[Path | None, typer.Option(metavar="MODEL_DIR", help="Start from
 Taught = Annotated[
     bool, typer.Option("--taught", help="Learn the teacher's pictures (from train teach), not the true ones; for dcm.")
 ]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(metavar="SHARDS", help="Shards of other photos or videos: the log tells the loss on them."),
+]
 Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="End after this many minutes of training.")]
 Precision = Annotated[Literal["auto", "no", "bf16", "fp16"], typer.Option(help="Mixed precision.")]
@@ -106,6 +110,7 @@ def run(
     config: Config = None,
     init: Init = None,
     taught: Taught = False,
+    held_out: HeldOut = None,
     steps: Steps = None,
     minutes: Minutes = None,
     seed: Seed = 0,
@@ -127,7 +132,7 @@ def run(
     from sdatc_cli.train.run import plan_run, train_stage
 
     limits = Limits(steps, minutes, log_every=min(20, steps or 20))
-    plan = plan_run(stage, config, shards, out, init, taught, seed, precision, batch, limits)
+    plan = plan_run(stage, config, shards, out, init, taught, held_out, seed, precision, batch, limits)
     terminal = output.Terminal(quiet or PartialState(cpu=on_cpu()).process_index > 0)
     with terminal.showing(f"training {stage}", "steps"):
         trainer = train_stage(plan, lambda now: show(terminal, plan, now), terminal.notice)

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -100,6 +101,7 @@ class Trainer:
         judge = Discriminator() if recipe.weights.adversarial else None
         optimizer = torch.optim.AdamW(trainable, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.net, self.optimizer = self.accelerator.prepare(stage.net, optimizer)
+        self.averaged = self.accelerator.prepare_model(cast(nn.Module, self.ema.module), evaluation_mode=True)
         self.judge = self.judge_optimizer = None
         if judge is not None:
             judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=recipe.lr, betas=(0.5, 0.99))
@@ -158,13 +160,30 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         return True
 
-    def train(self, batches: Iterator[Batch], progress: Callable[[Progress], None]) -> None:
+    def train(
+        self,
+        batches: Iterator[Batch],
+        progress: Callable[[Progress], None],
+        held_out: Sequence[Batch] = (),
+        notice: Callable[[str], None] = print,
+    ) -> None:
         """Run to the limits, or to the step in which `stop` is called. `progress` hears from the first process.
 
+        The loss on `held_out` goes to the log and to `notice` at the start, with every checkpoint and at the end.
         ModelError on a NaN loss, with the last checkpoint kept.
         """
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         with (self.run / "log.jsonl").open("a") as log:
+
+            def examine() -> None:
+                if held_out and self.accelerator.is_main_process:
+                    found = {name: round(value, 5) for name, value in self.loss_on(held_out).items()}
+                    told = {"step": self.step, "seconds": round(self.seconds, 1), "held_out": found}
+                    print(json.dumps(told), file=log, flush=True)
+                    terms = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+                    notice(f"step {self.step}, held out: {terms}")
+
+            examine()
             while (fraction := self._fraction()) < 1:
                 terms = self.one_step(next(batches).to(self.accelerator.device), fraction)
                 self.step += 1
@@ -175,8 +194,23 @@ class Trainer:
                     progress(Progress(self.step, fraction, self.seconds, terms))
                 if time.monotonic() - saved > self.limits.checkpoint_minutes * 60:
                     self.save()
+                    examine()
                     saved = time.monotonic()
-        self.save()
+            self.save()
+            examine()
+
+    @torch.no_grad()
+    def loss_on(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """The mean loss, as "loss", and its terms on batches that are not trained on, by the averaged weights.
+
+        The same noise and windows each time, so that only the weights make a difference. Without the discriminator.
+        """
+        sums: Counter[str] = Counter()
+        for number, batch in enumerate(batches):
+            torch.manual_seed(number)
+            result = self.stage.loss(self.averaged, batch.to(self.accelerator.device), 1.0, None)
+            sums.update({"loss": result.total.item(), **result.terms})
+        return {name: value / len(batches) for name, value in sums.items()}
 
     def _fraction(self) -> float:
         """How much of the run is done; every process takes the first one's word, so that all end at the same step."""

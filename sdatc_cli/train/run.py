@@ -13,12 +13,12 @@ from typing import Any, Literal, cast
 import torch
 from accelerate import PartialState
 
-from sdatc_cli.errors import DeviceError, ModelError, OutputError, UsageError
+from sdatc_cli.errors import DeviceError, InputError, ModelError, OutputError, UsageError
 from sdatc_models import weights
 from sdatc_models.config import ModelConfig, base, from_json, lite, to_json
 from sdatc_models.restorer import Restorer
 
-from .batches import ClipSampler
+from .batches import Batch, ClipSampler
 from .loop import CHECKPOINT, Limits, Progress, Trainer, on_cpu
 from .losses import ImageLoss, PerceptualLoss
 from .recipe import LITE, RECIPES, Recipe
@@ -28,13 +28,14 @@ from .stages import NETS, Stage, StageNet
 StageName = Literal["vae", "dcm", "diffusion", "decoder"]
 SIZES = {"lite": lite, "base": base}
 RUN_FILE = "run.json"
+HELD_OUT_BATCHES = 8
 CODE_PATCHES = 60_000  # patches that a linear code is fitted to
 
 
 @dataclass(frozen=True)
 class RunPlan:
     """What to train, on what, where and how long. `init` is a model folder to start from; `taught`: the target is a
-    teacher's picture of the damaged frame, not the true one."""
+    teacher's picture of the damaged frame, not the true one; `held_out`: shards on which the loss is told."""
 
     stage: StageName
     config: ModelConfig
@@ -44,6 +45,7 @@ class RunPlan:
     limits: Limits
     init: Path | None = None
     taught: bool = False
+    held_out: Path | None = None
     seed: int = 0
     precision: str = "no"
     sample_minutes: float = 5.0
@@ -109,6 +111,7 @@ def plan_run(
     run: Path,
     init: Path | None,
     taught: bool,
+    held_out: Path | None,
     seed: int,
     precision: str,
     batch: int | None,
@@ -137,7 +140,7 @@ def plan_run(
         recipe = replace(recipe, perceptual_from=0.0, lr=recipe.lr * recipe.tuning)
     if batch is not None:
         recipe = replace(recipe, batch=batch)
-    return RunPlan(stage, config, recipe, shards, run, limits, init, taught, seed, pick_precision(precision))
+    return RunPlan(stage, config, recipe, shards, run, limits, init, taught, held_out, seed, pick_precision(precision))
 
 
 def fit_code(restorer: Restorer, sampler: ClipSampler, patches: int) -> None:
@@ -167,6 +170,18 @@ def _model(plan: RunPlan, resuming: bool) -> Restorer:
     return restorer
 
 
+def _held_out(plan: RunPlan) -> list[Batch]:
+    """Batches of the shards that are held out, always the same. InputError when training shards are among them."""
+    if plan.held_out is None:
+        return []
+    recipe = plan.recipe
+    shared = {p.name for p in plan.held_out.glob("*")} & {p.name for p in plan.shards.glob("*.safetensors")}
+    if shared:
+        raise InputError(f"{plan.held_out} is to be held out, but {min(shared)} is in {plan.shards} as well")
+    sampler = ClipSampler(plan.held_out, recipe.batch, recipe.frames, recipe.patch, plan.seed, taught=plan.taught)
+    return [sampler.load(number) for number in range(HELD_OUT_BATCHES)]
+
+
 def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Callable[[str], None]) -> Trainer:
     """Train, or go on training where the run folder holds a checkpoint. The trainer is returned at its last step.
 
@@ -174,6 +189,7 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
     """
     rank, recipe = PartialState(cpu=on_cpu()).process_index, plan.recipe
     sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank, plan.taught)
+    held_out = _held_out(plan)
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)
     try:
@@ -199,7 +215,7 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
         sheet.update(averaged, now.step)
 
     with _stop_on_signal(trainer), closing(sampler.iterate(trainer.step)) as batches:
-        trainer.train(batches, report)
+        trainer.train(batches, report, held_out, notice)
     if rank == 0:
         sheet.update(averaged, trainer.step, last=True)
     return trainer

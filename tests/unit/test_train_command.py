@@ -118,6 +118,21 @@ def test_sample_pictures_show_input_result_and_truth(shards: Path, tmp_path: Pat
     assert Image.open(sheets[-1]).size == (3 * 64, 2 * 64)
 
 
+def test_held_out_shards_are_told_of_and_not_learnt(
+    shards: Path, tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = photo_folder(tmp_path / "photos")
+    assert call("prepare", "--photos", photos, "-o", tmp_path / "others", "--patch", 128, "--seed", 9) == 0
+    command = ("run", "--stage", "dcm", "-i", shards, "--init", tiny_models["still"], "--steps", 3, "--batch", 1)
+    capsys.readouterr()
+    assert call(*command, "-o", tmp_path / "told", "--held-out", tmp_path / "others") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "held out" in line]
+    assert [line.split(":")[1] for line in told] == [" step 0, held out", " step 3, held out"]
+    assert call(*command, "-o", tmp_path / "not") == 0
+    runs_of = [read_checkpoint(tmp_path / name / CHECKPOINT)["net"] for name in ("told", "not")]
+    assert all(torch.equal(runs_of[0][key], runs_of[1][key]) for key in runs_of[0])
+
+
 def test_going_on_equals_not_stopping(shards: Path, tmp_path: Path) -> None:
     quietly(plan(shards, tmp_path / "whole", 4))
     quietly(plan(shards, tmp_path / "parts", 2))
@@ -150,7 +165,7 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
     with pytest.raises(ModelError, match="belongs to another configuration"):
         quietly(RunPlan("vae", tiny(), RECIPE, shards, tmp_path, Limits(2)))
     with pytest.raises(UsageError, match=r"--config base: .* holds the configuration tiny"):
-        plan_run("dcm", "base", shards, tmp_path, None, False, 0, "no", None, Limits(2))
+        plan_run("dcm", "base", shards, tmp_path, None, False, None, 0, "no", None, Limits(2))
 
 
 def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_learning_rate(
@@ -159,7 +174,7 @@ def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_le
     monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35, lr=4e-4, tuning=0.5))
 
     def planned(init: Path | None) -> RunPlan:
-        return plan_run("dcm", None, shards, tmp_path / "run", init, False, 0, "no", None, Limits(1))
+        return plan_run("dcm", None, shards, tmp_path / "run", init, False, None, 0, "no", None, Limits(1))
 
     scratch = planned(None).recipe
     assert (scratch.perceptual_from, scratch.lr) == (0.35, 4e-4)
@@ -193,6 +208,8 @@ def test_bad_command_lines(
         ("run", "--stage", "best", "-i", shards, "-o", tmp_path): (2, "best"),
         ("run", "--stage", "dcm", "-i", empty, "-o", tmp_path / "run", "--steps", 1): (3, "no shards in"),
         ("run", "--stage", "dcm", "-i", shards, "-o", tmp_path / "file" / "run", "--steps", 1): (6, "cannot write to"),
+        (*ready, "--steps", 1, "--held-out", shards): (3, "is to be held out, but"),
+        (*ready, "--steps", 1, "--held-out", empty): (3, "no shards in"),
         ("prepare", "-o", tmp_path / "out"): (2, "give --photos, --videos, or both"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty): (3, "no photos or videos"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty, "--patch", 100): (2, "--patch 100"),

@@ -178,6 +178,20 @@ def test_the_log_has_a_json_line_every_so_many_steps(shards: Path, tmp_path: Pat
     assert all(line["l1"] > 0 and line["seconds"] >= 0 for line in lines)
 
 
+def test_the_loss_on_held_out_batches_is_that_of_the_averaged_weights(shards: Path, tmp_path: Path) -> None:
+    """The pixel error, which one line of its own computes again."""
+    trainer = make_trainer(make_stage("dcm", shards, lively=0.05), tmp_path, Limits(steps=4, log_every=2))
+    sampler = ClipSampler(shards, 2, 1, 64, seed=8)
+    held_out, told = [sampler.load(0), sampler.load(1)], []
+    trainer.train(batches(trainer, shards), ignore, held_out, told.append)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["held_out"] for line in lines if "held_out" in line}
+    assert list(found) == [0, 4] and len(told) == 2 and found[0] != found[4]
+    with torch.no_grad():
+        errors = [(trainer.ema.module(b.lq[:, 0]) - b.hr[:, 0]).abs().mean().item() for b in held_out]
+    assert found[4]["l1"] == pytest.approx(sum(errors) / 2, abs=1e-5)
+
+
 def test_limits_by_steps_by_time_and_by_whichever_comes_first() -> None:
     assert Limits(steps=10).fraction(5, 1e9) == 0.5
     assert Limits(minutes=2).fraction(10**6, 30) == 0.25
