@@ -65,7 +65,7 @@ def photo_clip(image: np.ndarray, frames: int, size: int, rng: np.random.Generat
 
     The photo is reduced by up to what makes the view nearly all of it: a frame of video shows a whole scene in few
     pixels, where a photo's own pixels show little of it and are soft. Half of the clips see it turned by any angle and
-    squeezed along one side: a hundred photos are soon learnt by heart, and codecs treat a turned one differently.
+    squeezed along one side: a hundred photos are soon learnt by heart.
     """
     squeeze, angle = 1.0, 0.0
     if rng.random() < 0.5:
