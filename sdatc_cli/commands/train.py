@@ -16,7 +16,7 @@ train = typer.Typer(
     name="train",
     help="Trains the networks on your own photos and videos.",
     epilog="Order: prepare, teach and run --stage dcm --taught (if you like), then run --stage dcm, diffusion and "
-    "decoder, each from the model exported before it. "
+    "decoder, each from the model exported before it (or from the mean that merge makes). "
     "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (on CPUs: torchrun -m sdatc_cli ...).",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -53,6 +53,9 @@ ShardsAt = Annotated[Path, typer.Argument(metavar="SHARDS", help="The folder of 
 RunIn = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
 ModelOut = Annotated[Path, typer.Option("-o", "--output", metavar="MODEL_DIR", help="The folder for the model.")]
 Table = Annotated[Path | None, typer.Option(help="A Markdown table of measurements for the model card.")]
+First = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model; what is not weights stays as in it.")]
+Second = Annotated[Path, typer.Argument(metavar="OTHER", help="A model of the same networks.")]
+SecondShare = Annotated[float, typer.Option("--share", help="The weight of OTHER in the mean, between 0 and 1.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a model in MODEL_DIR.")]
 
 
@@ -132,7 +135,19 @@ def run(
     from sdatc_cli.train.run import plan_run, train_stage
 
     limits = Limits(steps, minutes, log_every=min(20, steps or 20))
-    plan = plan_run(stage, config, shards, out, init, taught, held_out, seed, precision, batch, limits)
+    plan = plan_run(
+        stage,
+        shards,
+        out,
+        limits,
+        size=config,
+        init=init,
+        taught=taught,
+        held_out=held_out,
+        seed=seed,
+        precision=precision,
+        batch=batch,
+    )
     terminal = output.Terminal(quiet or PartialState(cpu=on_cpu()).process_index > 0)
     with terminal.showing(f"training {stage}", "steps"):
         trainer = train_stage(plan, lambda now: show(terminal, plan, now), terminal.notice)
@@ -167,4 +182,26 @@ def export(
     from sdatc_cli.train.export import export as write
 
     write(run_folder, out, table, overwrite)
+    output.Terminal(quiet).say(f"{out}: use it with sdatc upscale --model {out}")
+
+
+@train.command()
+def merge(
+    first: First,
+    second: Second,
+    out: ModelOut,
+    share: SecondShare = 0.5,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Writes the mean of two models, weight by weight.
+
+    Worth a try where one was trained on from the other: it keeps a part of what each of them can do.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"--share {share}: choose a number between 0 and 1")
+    from sdatc_cli.train.merge import merge as write
+
+    write(first, second, share, out, overwrite)
     output.Terminal(quiet).say(f"{out}: use it with sdatc upscale --model {out}")

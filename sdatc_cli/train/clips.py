@@ -86,16 +86,24 @@ def photo_clip(image: np.ndarray, frames: int, size: int, rng: np.random.Generat
     clip = np.stack([_view(image, back_centre, pose, size) for pose in back_path])
     if rng.random() < 0.3:
         front_centre, front_path = centre(), _pose(rng, frames) * 2 + turn
-        mask = np.zeros((size, size), np.float32)
-        axes = tuple(int(a) for a in rng.integers(size // 6, size // 3, 2))
-        at = tuple(int(c) for c in rng.integers(size // 4, 3 * size // 4, 2))
-        cv2.ellipse(mask, at, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
-        for i, pose in enumerate(front_path):
-            shift = np.array([[1, 0, -pose[0]], [0, 1, -pose[1]]])
-            moved = cv2.GaussianBlur(cv2.warpAffine(mask, shift, (size, size)), (0, 0), 0.7)[..., None]
-            front = _view(image, front_centre, pose, size)
-            clip[i] = np.rint(front * moved + clip[i] * (1 - moved)).astype(np.uint8)
+        front = np.stack([_view(image, front_centre, pose, size) for pose in front_path])
+        clip = _in_front(clip, front, front_path, rng)
     return clip
+
+
+def _in_front(clip: np.ndarray, front: np.ndarray, path: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`clip` behind an ellipse of `front`, both (frames, size, size, 3), that moves along `path`."""
+    size = clip.shape[1]
+    mask = np.zeros((size, size), np.float32)
+    axes = tuple(int(a) for a in rng.integers(size // 6, size // 3, 2))
+    at = tuple(int(c) for c in rng.integers(size // 4, 3 * size // 4, 2))
+    cv2.ellipse(mask, at, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
+    shown = []
+    for behind, before, pose in zip(clip, front, path, strict=True):
+        shift = np.array([[1, 0, -pose[0]], [0, 1, -pose[1]]])
+        moved = cv2.GaussianBlur(cv2.warpAffine(mask, shift, (size, size)), (0, 0), 0.7)[..., None]
+        shown.append(np.rint(before * moved + behind * (1 - moved)).astype(np.uint8))
+    return np.stack(shown)
 
 
 def video_frames(path: Path, stride_seconds: float, frames: int) -> Iterator[np.ndarray]:

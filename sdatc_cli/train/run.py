@@ -106,16 +106,17 @@ def _write_run(plan: RunPlan) -> None:
 
 def plan_run(
     stage: StageName,
-    size: str | None,
     shards: Path,
     run: Path,
-    init: Path | None,
-    taught: bool,
-    held_out: Path | None,
-    seed: int,
-    precision: str,
-    batch: int | None,
     limits: Limits,
+    *,
+    size: str | None = None,
+    init: Path | None = None,
+    taught: bool = False,
+    held_out: Path | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    batch: int | None = None,
 ) -> RunPlan:
     """Fill in what was not said: the configuration of a run that exists, else of `init`, else of `size`, else lite.
 

@@ -165,7 +165,7 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
     with pytest.raises(ModelError, match="belongs to another configuration"):
         quietly(RunPlan("vae", tiny(), RECIPE, shards, tmp_path, Limits(2)))
     with pytest.raises(UsageError, match=r"--config base: .* holds the configuration tiny"):
-        plan_run("dcm", "base", shards, tmp_path, None, False, None, 0, "no", None, Limits(2))
+        plan_run("dcm", shards, tmp_path, Limits(2), size="base")
 
 
 def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_learning_rate(
@@ -174,7 +174,7 @@ def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_le
     monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35, lr=4e-4, tuning=0.5))
 
     def planned(init: Path | None) -> RunPlan:
-        return plan_run("dcm", None, shards, tmp_path / "run", init, False, None, 0, "no", None, Limits(1))
+        return plan_run("dcm", shards, tmp_path / "run", Limits(1), init=init, precision="no")
 
     scratch = planned(None).recipe
     assert (scratch.perceptual_from, scratch.lr) == (0.35, 4e-4)
@@ -215,6 +215,14 @@ def test_bad_command_lines(
         ("prepare", "-o", tmp_path / "out", "--photos", empty, "--patch", 100): (2, "--patch 100"),
         ("export", tmp_path / "nowhere", "-o", tmp_path / "m"): (4, "is no training run"),
         ("export", tmp_path, "-o", tmp_path / "m"): (4, "is damaged"),
+        ("merge", tiny_models["still"], tiny_models["lively"], "-o", tmp_path / "m", "--share", 1): (2, "--share 1.0"),
+        ("merge", tiny_models["still"], tmp_path / "none", "-o", tmp_path / "m"): (4, "no model"),
+        ("merge", tiny_models["still"], "lite", "-o", tmp_path / "m"): (4, "are different networks"),
+        ("merge", tiny_models["still"], tiny_models["lively"], "-o", tiny_models["still"]): (
+            6,
+            "already holds a model",
+        ),
+        ("merge", tiny_models["still"], tiny_models["lively"], "-o", tmp_path / "file" / "m"): (6, "cannot write"),
     }
     for arguments, (code, words) in cases.items():
         assert call(*arguments) == code, arguments
@@ -241,6 +249,21 @@ def test_export_refusals(shards: Path, tmp_path: Path, tiny_models: dict[str, Pa
     with pytest.raises(ModelError, match="holds no checkpoint yet"):
         export(tmp_path / "run", tmp_path / "other", None, overwrite=False)
     assert not (tmp_path / "other").exists()
+
+
+def test_merge_is_the_mean_of_every_weight(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    """With the first one's configuration, also where the two present the DCM's result differently."""
+    other = Restorer(replace(tiny(), dcm=replace(tiny().dcm, mirror=True, gain=(0.5, 2.0))))
+    other.load_state_dict(weights.load(tiny_models["lively"]).state_dict())
+    weights.save(other, tmp_path / "other")
+    assert call("merge", tiny_models["still"], tmp_path / "other", "--share", 0.25, "-o", tmp_path / "mean") == 0
+    merged, still = weights.load(tmp_path / "mean"), weights.load(tiny_models["still"])
+    assert merged.config == still.config
+    first, second = still.state_dict(), other.state_dict()
+    for name, value in merged.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], rtol=1e-3, atol=1e-4)
+    assert "0.75 of the model `still` and 0.25 of `other`" in (tmp_path / "mean" / "README.md").read_text()
+    assert call("merge", tiny_models["still"], tmp_path / "other", "-o", tmp_path / "mean", "-y") == 0
 
 
 SCRIPT = """
