@@ -171,16 +171,27 @@ def _model(plan: RunPlan, resuming: bool) -> Restorer:
     return restorer
 
 
-def _held_out(plan: RunPlan) -> list[Batch]:
-    """Batches of the shards that are held out, always the same. InputError when training shards are among them."""
+def _held_out(plan: RunPlan, trained: ClipSampler, notice: Callable[[str], None]) -> list[Batch]:
+    """Batches of the shards that are held out, always the same. InputError when training shards are among them.
+
+    Sources of the same name are noticed only: two cameras may both have made an IMG_0001.
+    """
     if plan.held_out is None:
         return []
     recipe = plan.recipe
-    shared = {p.name for p in plan.held_out.glob("*")} & {p.name for p in plan.shards.glob("*.safetensors")}
-    if shared:
-        raise InputError(f"{plan.held_out} is to be held out, but {min(shared)} is in {plan.shards} as well")
     sampler = ClipSampler(plan.held_out, recipe.batch, recipe.frames, recipe.patch, plan.seed, taught=plan.taught)
+    if shared := _names(sampler) & _names(trained):
+        raise InputError(f"{plan.held_out} is to be held out, but {min(shared)} is in {plan.shards} as well")
+    if alike := {shard.source for shard in sampler.shards} & {shard.source for shard in trained.shards}:
+        notice(
+            f"{len(alike)} of the held-out sources are called like training sources ({min(alike)}); where they are "
+            "the same, the loss on them does not tell what is learnt by heart"
+        )
     return [sampler.load(number) for number in range(HELD_OUT_BATCHES)]
+
+
+def _names(sampler: ClipSampler) -> set[str]:
+    return {shard.path.name for shard in sampler.shards}
 
 
 def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Callable[[str], None]) -> Trainer:
@@ -190,7 +201,7 @@ def train_stage(plan: RunPlan, progress: Callable[[Progress], None], notice: Cal
     """
     rank, recipe = PartialState(cpu=on_cpu()).process_index, plan.recipe
     sampler = ClipSampler(plan.shards, recipe.batch, recipe.frames, recipe.patch, plan.seed, rank, plan.taught)
-    held_out = _held_out(plan)
+    held_out = _held_out(plan, sampler, notice if rank == 0 else lambda line: None)
     resuming = (plan.run / CHECKPOINT).exists()
     restorer = _model(plan, resuming)
     try:

@@ -62,13 +62,15 @@ class Shard:
         self.path = path
         try:
             with safe_open(path, "np") as file:
-                version = (file.metadata() or {}).get("version")
+                metadata = file.metadata() or {}
+                version = metadata.get("version")
                 if version != VERSION:
                     raise InputError(
                         f"{path} is of shard version {version}, this program reads {VERSION}; prepare it anew"
                     )
+                self.source: str = json.loads(metadata["recipe"]).get("source", path.name)  # the photo or video
                 self.lq, self.hr, self.ends = (file.get_tensor(name) for name in ("lq", "hr", "ends"))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a training shard: {error}") from error
 
     def __len__(self) -> int:

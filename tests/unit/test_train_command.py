@@ -126,9 +126,11 @@ def test_held_out_shards_are_told_of_and_not_learnt(
     command = ("run", "--stage", "dcm", "-i", shards, "--init", tiny_models["still"], "--steps", 3, "--batch", 1)
     capsys.readouterr()
     assert call(*command, "-o", tmp_path / "told", "--held-out", tmp_path / "others") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "held out" in line]
+    errors = capsys.readouterr().err
+    told = [line for line in errors.splitlines() if "held out:" in line]
     assert [line.split(":")[1] for line in told] == [" step 0, held out", " step 3, held out"]
     assert call(*command, "-o", tmp_path / "not") == 0
+    assert "1 of the held-out sources are called like training sources" in errors  # the same photo, another seed
     runs_of = [read_checkpoint(tmp_path / name / CHECKPOINT)["net"] for name in ("told", "not")]
     assert all(torch.equal(runs_of[0][key], runs_of[1][key]) for key in runs_of[0])
 
