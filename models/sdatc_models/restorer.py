@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .color import correct
+from .color import correct, enlarge
 from .config import ModelConfig
 from .dcm import DCM
 from .flow import ClipFlow, clip_flow
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How to restore. `guidance` None takes the model's tuned s; `tile` is the edge of a tile in LR pixels."""
+    """How to restore. `guidance` None takes the model's tuned s; `tile` is the edge of a tile in LR pixels.
+
+    `detail` scales what the networks add to a bicubic enlargement: 0 leaves none of it, above 1 is sharper than made.
+    """
 
     steps: int = 50
     solver: Literal["ddpm", "dpmpp"] = "ddpm"
     fidelity: float = 0.75
+    detail: float = 1.0
     guidance: float | None = None
     flow: Literal["dis", "raft", "none"] = "dis"
     color: Literal["adain", "wavelet", "none"] = "adain"
@@ -81,6 +85,9 @@ class Restorer(nn.Module):
         x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
         x_hr, z_0 = self._generate(x_lq, frames, options)
         image = self.decode(z_0, x_hr, options)[..., : height * self.scale, : width * self.scale]
+        if options.detail != 1:
+            plain = enlarge(clip.to(self.device), (image.shape[-2], image.shape[-1]))
+            image = plain + options.detail * (image - plain)
         return correct(image, clip.to(self.device), options.color).clamp(0, 1)
 
     def _check(self, clip: Tensor, frames: Sequence[int]) -> None:

@@ -254,7 +254,7 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
         value: Any = text
         if key in ("steps", "seed", "tile"):
             value = _number(name, key, text, int)
-        elif key in ("fidelity", "guidance"):
+        elif key in ("fidelity", "detail", "guidance"):
             value = _number(name, key, text, float)
         options = replace(options, **{key: value})
     return options

@@ -18,6 +18,7 @@ def upscale(
     steps: option.Steps = 50,
     solver: option.Solver = "ddpm",
     fidelity: option.Fidelity = 0.75,
+    detail: option.Detail = 1.0,
     guidance: option.Guidance = None,
     flow: option.Flow = "dis",
     color: option.Color = "adain",
@@ -48,13 +49,14 @@ def upscale(
     settings.one_of("--scale", scale, (2, 3, 4))
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
+    settings.between("--detail", detail, 0, 2)
     settings.between("--guidance", guidance, 0)
     settings.between("--seed", seed, 0, 2**63 - 1)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
     previews = settings.moments("--preview", preview)
-    network = (steps, solver, fidelity, guidance, flow, color, seed, settings.tile_edge(tile))
+    network = (steps, solver, fidelity, detail, guidance, flow, color, seed, settings.tile_edge(tile))
 
     from sdatc_cli.commands.request import Request
     from sdatc_cli.commands.restoring import restore

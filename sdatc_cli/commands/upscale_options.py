@@ -27,6 +27,9 @@ Model = Annotated[str, _in(QUALITY, help="lite, base, or the path of a model fol
 Steps = Annotated[int, _in(QUALITY, help="Denoising steps, 1 to 1000.")]
 Solver = Annotated[Literal["ddpm", "dpmpp"], _in(QUALITY, help="How a step is taken; dpmpp needs fewer of them.")]
 Fidelity = Annotated[float, _in(QUALITY, help="0 (free) to 1 (true to the input): the weight omega of eq. (12).")]
+Detail = Annotated[
+    float, _in(QUALITY, help="How much of what the networks add is shown, 0 to 2: below 1 softer, above 1 sharper.")
+]
 Guidance = Annotated[float | None, _in(QUALITY, help="Strength of the motion guidance, 0 for none. [default: tuned]")]
 Flow = Annotated[Literal["dis", "raft", "none"], _in(QUALITY, help="Optical flow; raft needs torchvision.")]
 Color = Annotated[Literal["adain", "wavelet", "none"], _in(QUALITY, help="How colours are kept.")]

@@ -40,9 +40,15 @@ def test_bad_methods_are_told(text: str, told: str) -> None:
 
 
 def test_sdatc_settings_reach_the_network(tiny_models: dict[str, Path]) -> None:
-    text = "sdatc:steps=2:solver=dpmpp:fidelity=0:color=none"
+    text = "sdatc:steps=2:solver=dpmpp:fidelity=0:detail=1.5:color=none"
     method = methods.make(text, str(tiny_models["still"]), "cpu", "fp32")
-    assert {"steps": 2, "solver": "dpmpp", "fidelity": 0.0, "color": "none"}.items() <= method.settings.items()
+    assert {
+        "steps": 2,
+        "solver": "dpmpp",
+        "fidelity": 0.0,
+        "detail": 1.5,
+        "color": "none",
+    }.items() <= method.settings.items()
     method.load()
     found = dict(method.restore(job(7, wanted=(0, 6))))
     assert sorted(found) == [0, 1, 2, 4, 5, 6], "only what lies near a wanted frame"

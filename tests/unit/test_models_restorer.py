@@ -239,3 +239,16 @@ def test_fidelity_zero_leaves_cfw_out(restorer: Restorer) -> None:
     without.load_state_dict({k: v for k, v in restorer.state_dict().items() if ".cfw." not in k and "vae.cfw" not in k})
     assert torch.equal(without.restore(clip, [0], QUICK), free)
     assert not torch.equal(free, true)
+
+
+def test_detail_scales_what_the_networks_add() -> None:
+    """None of it, most of it, more of it than was made; at sizes that are padded on the way as well."""
+    restorer = lively(tiny(), 0.01)
+    clip = pan(2, 20, 28) * 0.1 + 0.45  # far from what is clamped
+    plain = F.interpolate(clip, scale_factor=4, mode="bicubic", align_corners=False)
+    made = restorer.restore(clip, [0, 1], QUICK)
+    assert (made - plain).abs().max() > 1e-3 and 0 < made.min() < made.max() < 1
+    for detail in (0.0, 0.75, 1.5):
+        wanted = (plain + detail * (made - plain)).clamp(0, 1)
+        found = restorer.restore(clip, [0, 1], replace(QUICK, detail=detail))
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
