@@ -58,6 +58,17 @@ the shards `{run["shards"]}`, seed {run["seed"]}, precision {run["precision"]}, 
 """
 
 
+def write_model(restorer: Restorer, card: str, out: Path, overwrite: bool) -> None:
+    """A model folder with its card. OutputError when it cannot be written, or holds a model that is to stay."""
+    if (out / "config.json").exists() and not overwrite:
+        raise OutputError(f"{out} already holds a model; use -y to replace it")
+    try:
+        weights.save(restorer, out)
+        (out / "README.md").write_text(card, encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write the model to {out}: {error}") from error
+
+
 def export(run: Path, out: Path, table: Path | None, overwrite: bool) -> Path:
     """Write `out`: config.json, safetensors files and README.md (with `table`, a Markdown file, in it).
 
@@ -68,11 +79,5 @@ def export(run: Path, out: Path, table: Path | None, overwrite: bool) -> Path:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the table {table}: {error}") from error
     restorer, content, checkpoint = averaged(run)
-    if (out / "config.json").exists() and not overwrite:
-        raise OutputError(f"{out} already holds a model; use -y to replace it")
-    try:
-        weights.save(restorer, out)
-        (out / "README.md").write_text(card(restorer.config, content, checkpoint, measured), encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write the model to {out}: {error}") from error
+    write_model(restorer, card(restorer.config, content, checkpoint, measured), out, overwrite)
     return out

@@ -3,12 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from sdatc_cli.errors import ModelError, OutputError
-from sdatc_models import weights
+from sdatc_cli.errors import ModelError
 from sdatc_models.config import ModelConfig
 
+from .export import write_model
 from .run import load_init
 
 
@@ -30,13 +28,7 @@ def merge(first: Path, second: Path, share: float, out: Path, overwrite: bool) -
         name: value.lerp(added[name], share) if value.is_floating_point() else value for name, value in state.items()
     }
     restorer.load_state_dict(mean)
-    if (out / "config.json").exists() and not overwrite:
-        raise OutputError(f"{out} already holds a model; use -y to replace it")
-    try:
-        weights.save(restorer, out)
-        (out / "README.md").write_text(card(restorer.config.name, first, second, share), encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write the model to {out}: {error}") from error
+    write_model(restorer, card(restorer.config.name, first, second, share), out, overwrite)
 
 
 def card(name: str, first: Path, second: Path, share: float) -> str:

@@ -70,7 +70,7 @@ class Shard:
                     )
                 self.source: str = json.loads(metadata["recipe"]).get("source", path.name)  # the photo or video
                 self.lq, self.hr, self.ends = (file.get_tensor(name) for name in ("lq", "hr", "ends"))
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is not a training shard: {error}") from error
 
     def __len__(self) -> int:
