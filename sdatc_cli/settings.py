@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 from sdatc_cli.errors import UsageError
 
@@ -43,6 +44,19 @@ def tile_edge(text: str) -> int | None:
     if not text.isdecimal() or int(text) < SMALLEST_TILE:
         raise UsageError(f"--tile {text}: choose auto or a number of input pixels from {SMALLEST_TILE} up")
     return int(text)
+
+
+def quantiser(text: str) -> Literal["auto"] | float | None:
+    """ "auto" as itself, "none" as None, a number from 0 to 51 as itself."""
+    if text == "auto" or text == "none":
+        return None if text == "none" else "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 51:
+        raise UsageError(f"--quantiser {text}: choose auto, none or a number from 0 to 51")
+    return value
 
 
 def between(option: str, value: float | None, least: float, most: float = math.inf) -> None:

@@ -19,6 +19,7 @@ class DCMConfig:
 
     `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
     `gain`: what the detail is scaled by where there is next to none, and where there is much (dcm.amplify).
+    `quantiser`: whether the network is told how coarsely the codec rounded the frames (dcm.Modulation).
     `enabled=False` is the ablation: bicubic enlargement.
     """
 
@@ -32,6 +33,7 @@ class DCMConfig:
     window: int = 8
     mirror: bool = False
     gain: tuple[float, float] = (1.0, 1.0)
+    quantiser: bool = False
     enabled: bool = True
 
 
@@ -125,7 +127,16 @@ def lite() -> ModelConfig:
     return ModelConfig(
         name="lite",
         dcm=DCMConfig(
-            dim=64, layers=1, heads=2, mlp_ratio=1.5, up_dim=24, blocks=2, pairs=24, mirror=True, gain=(0.7, 1.5)
+            dim=64,
+            layers=1,
+            heads=2,
+            mlp_ratio=1.5,
+            up_dim=24,
+            blocks=2,
+            pairs=24,
+            mirror=True,
+            gain=(0.7, 1.5),
+            quantiser=True,
         ),
         vae=VAEConfig(
             latent=48, channels=(16, 32, 64), layers=1, groups=8, stem=2, linear=True, attention=False, stam_heads=2
@@ -150,7 +161,7 @@ def tiny() -> ModelConfig:
     """The smallest network with every part in it, for tests."""
     return ModelConfig(
         name="tiny",
-        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5)),
+        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5), quantiser=True),
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),

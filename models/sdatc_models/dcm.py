@@ -90,17 +90,45 @@ class SwinLayer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class ConvPair(nn.Module):
-    """Two 3x3 convolutions with a residual."""
+def quantiser_code(quantiser: Tensor) -> Tensor:
+    """Quantisers (N,) from 0 to 51 -> what Modulation takes, (N, 3): 1, u and u**2, or zeros for NaN, not known."""
+    u = (quantiser.clamp(10, 45) - 28) / 12  # the range of the training data
+    code = torch.stack([torch.ones_like(u), u, u**2], 1)
+    return code.where(quantiser.isfinite()[:, None], 0.0)
+
+
+class Modulation(nn.Module):
+    """Scales and shifts features by polynomials of the quantiser (ours), as FiLM (Perez et al., 2018) does.
+
+    Where it is not known the features stay as they are; so they do at first.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
+        self.terms = nn.Linear(3, 2 * dim, bias=False)
+        zero_init(self.terms)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """x (N, C, H, W), code (N, 3) of `quantiser_code` -> the shape of x."""
+        scale, shift = self.terms(code)[..., None, None].chunk(2, 1)
+        return x * (1 + scale) + shift
+
+
+class ConvPair(nn.Module):
+    """Two 3x3 convolutions with a residual; a modulation between them where the network is told the quantiser."""
+
+    def __init__(self, dim: int, told: bool):
+        super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.modulation = Modulation(dim) if told else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) -> same shape."""
-        return x + self.conv2(F.leaky_relu(self.conv1(x), 0.1))
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """x (B, C, H, W), code of `quantiser_code` -> the shape of x."""
+        y = self.conv1(x)
+        if self.modulation is not None:
+            y = self.modulation(y, code)
+        return x + self.conv2(F.leaky_relu(y, 0.1))
 
 
 class RSTB(nn.Module):
@@ -118,13 +146,16 @@ class RSTB(nn.Module):
             SwinLayer(config.dim, config.heads, config.window, (first + i) % 2 * half, config.mlp_ratio)
             for i in range(config.layers)
         )
-        self.pairs = nn.Sequential(*(ConvPair(config.dim) for _ in range(config.pairs)))
+        self.pairs = nn.ModuleList(ConvPair(config.dim, config.quantiser) for _ in range(config.pairs))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, H, W, C) -> same shape."""
+    def forward(self, x: Tensor, mask: Tensor, code: Tensor) -> Tensor:
+        """x (B, H, W, C), mask of `shift_mask`, code of `quantiser_code` -> the shape of x."""
         for layer in self.layers:
             x = layer(x, mask)
-        return self.pairs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x.permute(0, 3, 1, 2)
+        for pair in self.pairs:
+            x = pair(x, code)
+        return x.permute(0, 2, 3, 1)
 
 
 def amplify(detail: Tensor, flat: float, textured: float) -> Tensor:
@@ -159,39 +190,47 @@ class DCM(nn.Module):
         self.conv_body = nn.Conv2d(config.dim, config.dim, 3, padding=1)
         self.conv_up = nn.Conv2d(config.dim, config.up_dim * 16, 3, padding=1)
         self.up = nn.PixelShuffle(self.scale)
+        self.modulation = Modulation(config.up_dim) if config.quantiser else None
         self.conv_last = nn.Conv2d(config.up_dim, 3, 3, padding=1)
         zero_init(self.conv_last)
 
-    def forward(self, x_lq: Tensor) -> Tensor:
+    def forward(self, x_lq: Tensor, quantiser: Tensor | None = None) -> Tensor:
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
 
-        With `mirror` its detail is the mean of what is made of the frames and of their mirror images; `gain` scales it.
+        `quantiser` (N,): the codec's on H.264's scale, 0 to 51, NaN or None where it is not known. With `mirror` the
+        detail is the mean of what is made of the frames and of their mirror images; `gain` scales it.
         """
         bicubic = self._bicubic(x_lq)
         if not self.config.enabled:
             return bicubic
-        detail = self._detail(x_lq)
+        detail = self._detail(x_lq, quantiser)
         if self.config.mirror:
-            detail = (detail + self._detail(x_lq.flip(-1)).flip(-1)) / 2
+            detail = (detail + self._detail(x_lq.flip(-1), quantiser).flip(-1)) / 2
         return bicubic + amplify(detail.to(bicubic.dtype), *self.config.gain)
 
-    def once(self, x_lq: Tensor) -> Tensor:
+    def once(self, x_lq: Tensor, quantiser: Tensor | None) -> Tensor:
         """As `forward`, without mirror images and gain: what training sees."""
         bicubic = self._bicubic(x_lq)
-        return bicubic + self._detail(x_lq).to(bicubic.dtype) if self.config.enabled else bicubic
+        return bicubic + self._detail(x_lq, quantiser).to(bicubic.dtype) if self.config.enabled else bicubic
 
     def _bicubic(self, x_lq: Tensor) -> Tensor:
         """In the format of x_LQ: weights in half precision round the detail, not the picture."""
         return F.interpolate(x_lq, scale_factor=self.scale, mode="bicubic", align_corners=False)
 
-    def _detail(self, x_lq: Tensor) -> Tensor:
+    def _detail(self, x_lq: Tensor, quantiser: Tensor | None) -> Tensor:
         """What is added to the bicubic enlargement, (N, 3, 4h, 4w), in the format of the weights."""
+        if quantiser is None:
+            quantiser = x_lq.new_full(x_lq.shape[:1], torch.nan)
+        code = quantiser_code(quantiser.float()).to(self.conv_first.weight.dtype)
         height, width = (edge * self.scale for edge in x_lq.shape[-2:])
         x = pad_to_multiple(x_lq, self.config.window) - 0.5
         shallow = self.conv_first(x.to(self.conv_first.weight.dtype))
         mask = shift_mask(x.shape[-2], x.shape[-1], self.config.window, self.config.window // 2, x.device)
         body = shallow.permute(0, 2, 3, 1)
         for block in self.blocks:
-            body = block(body, mask)
+            body = block(body, mask, code)
         body = self.conv_body(body.permute(0, 3, 1, 2)) + shallow
-        return self.conv_last(F.leaky_relu(self.up(self.conv_up(body)), 0.1))[..., :height, :width]
+        fine = self.up(self.conv_up(body))
+        if self.modulation is not None:
+            fine = self.modulation(fine, code)
+        return self.conv_last(F.leaky_relu(fine, 0.1))[..., :height, :width]

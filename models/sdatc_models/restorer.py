@@ -30,6 +30,7 @@ class RestoreOptions:
     """How to restore. `guidance` None takes the model's tuned s; `tile` is the edge of a tile in LR pixels.
 
     `detail` scales what the networks add to a bicubic enlargement: 0 leaves none of it, above 1 is sharper than made.
+    `quantiser`: how coarsely the codec rounded the video, on H.264's scale from 0 to 51; None when it is not known.
     """
 
     steps: int = 50
@@ -41,6 +42,7 @@ class RestoreOptions:
     color: Literal["adain", "wavelet", "none"] = "adain"
     seed: int = 0
     tile: int | None = None
+    quantiser: float | None = None
 
 
 class Restorer(nn.Module):
@@ -106,7 +108,7 @@ class Restorer(nn.Module):
         """
 
         def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
-            x_hr = tiled(self.dcm, [x_lq], [1], self.scale, options.tile)
+            x_hr = self._enlarge(x_lq, options)
             return x_hr, self.sample(self.encode(x_hr, options.tile), x_hr, frames, options)
 
         if self._guidance(options):
@@ -117,6 +119,15 @@ class Restorer(nn.Module):
         ]
         x_hr, z_0 = (torch.cat(parts) for parts in zip(*made, strict=True))
         return x_hr, z_0
+
+    def _enlarge(self, x_lq: Tensor, options: RestoreOptions) -> Tensor:
+        """x_HR (N, 3, 4h, 4w) of x_LQ."""
+
+        def run(x_lq: Tensor) -> Tensor:
+            told = None if options.quantiser is None else x_lq.new_full(x_lq.shape[:1], options.quantiser)
+            return self.dcm(x_lq, told)
+
+        return tiled(run, [x_lq], [1], self.scale, options.tile)
 
     def _guidance(self, options: RestoreOptions) -> float:
         return self.config.guidance if options.guidance is None else options.guidance

@@ -14,6 +14,7 @@ from sdatc_cli.errors import InputError
 from sdatc_cli.media.degrade import Recipe, degrade
 from sdatc_cli.media.ffmpeg import ffmpeg_version
 from sdatc_cli.media.probe import probe
+from sdatc_cli.media.quantiser import file_quantiser
 from sdatc_cli.media.read import FrameReader
 
 from .datasets import Clip, eight_bits
@@ -24,12 +25,16 @@ RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class Compressed:
-    """One compressed clip: `key` identifies how it was made from what, `frames` are (h, w, 3) RGB uint8."""
+    """One compressed clip: `key` identifies how it was made from what, `frames` are (h, w, 3) RGB uint8.
+
+    `quantiser`: how coarsely, as the codec tells (media/quantiser.py).
+    """
 
     path: Path
     key: str
     sha256: str
     frames: list[np.ndarray]
+    quantiser: float | None
 
 
 def cache_folder() -> Path:
@@ -67,9 +72,11 @@ def compress(clip: Clip, digest: str, recipe: Recipe, frames: int | None, count:
         if side.is_file():
             os.replace(side, f"{path}.json")
         os.replace(fresh, path)
-    with FrameReader(probe(path)) as reader:
+    info = probe(path)
+    with FrameReader(info) as reader:
         images = [eight_bits(frame.image) for frame in reader]
     if len(images) != count:
         raise InputError(f"clip {clip.name}: {len(images)} frames after compression, expected {count}: {path}")
     with path.open("rb") as file:
-        return Compressed(path, key, hashlib.file_digest(file, "sha256").hexdigest(), images)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Compressed(path, key, digest, images, file_quantiser(info))

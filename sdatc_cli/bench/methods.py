@@ -24,19 +24,28 @@ if TYPE_CHECKING:
 SCALE = 4
 PEERS = "pip install 'sdatc[peers]'"
 NAMES = ("sdatc", "bicubic", "lanczos", "real-esrgan")
-SWITCHES = {"dcm": ("on", "off"), "stam": ("on", "off"), "prompt": ("none", "prompt", "softmax", "pcam")}
+SWITCHES = {
+    "dcm": ("on", "off"),
+    "stam": ("on", "off"),
+    "prompt": ("none", "prompt", "softmax", "pcam"),
+    "quantiser": ("on", "off"),
+}
 REACH = 2  # frames on either side of a wanted one that SDATC restores with it
 
 
 @dataclass(frozen=True)
 class Job:
-    """One compressed clip to restore. `frames` (h, w, 3) RGB uint8; `wanted`: the indices that will be scored."""
+    """One compressed clip to restore. `frames` (h, w, 3) RGB uint8; `wanted`: the indices that will be scored.
+
+    `quantiser`: how coarsely its codec rounded, None where that is not known.
+    """
 
     clip: str
     crf: int
     frames: Sequence[np.ndarray]
     wanted: Sequence[int]
     length: int | None  # of the whole clip, where `frames` is only its beginning
+    quantiser: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -185,7 +194,8 @@ class Sdatc:
             for index, image in enumerate(job.frames)
             if any(abs(index - wanted) <= REACH for wanted in job.wanted)
         ]
-        network = Frugal(self.restorer, self.options, self.notices.append)
+        told = job.quantiser if self.switches.get("quantiser") != "off" else None
+        network = Frugal(self.restorer, replace(self.options, quantiser=told), self.notices.append)
         for frame in restore_frames(chosen, network):
             yield frame.index, frame.image
 
@@ -245,7 +255,7 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
     from sdatc_models.restorer import RestoreOptions
 
     options = RestoreOptions()
-    known = {field.name for field in fields(options)}
+    known = {field.name for field in fields(options)} - {"quantiser"}  # each clip's own
     for key, text in settings.items():
         if key not in known:
             raise UsageError(

@@ -142,7 +142,8 @@ class Run:
             self.outcome.inputs.append(
                 {"clip": clip.name, "crf": crf, "key": compressed.key, "sha256": compressed.sha256, "truth": digest}
             )
-            job = Job(clip.name, crf, compressed.frames, self._wanted(len(truth)), clip.frames)
+            wanted = self._wanted(len(truth))
+            job = Job(clip.name, crf, compressed.frames, wanted, clip.frames, compressed.quantiser)
             if self.workspace.kept:
                 pictures.keep_input(self.workspace.pictures, job, truth)
             units += [unit for method in self.settings.methods if (unit := self._unit(method, job, compressed, truth))]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sdatc_cli.errors import UsageError
 from sdatc_cli.media.encoders import EncodeOptions
@@ -12,13 +13,15 @@ class Request:
     """The command line, each value checked by itself. Times are seconds.
 
     `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
-    edge of a tile, None for auto. `protocols` may be read from besides local files.
+    edge of a tile, None for auto. `quantiser` is the input's, "auto" for what its codec tells, None for telling the
+    networks nothing. `protocols` may be read from besides local files.
     """
 
     sources: tuple[Path, ...]
     out: Path | None
     scale: int
     network: tuple
+    quantiser: Literal["auto"] | float | None
     encode: EncodeOptions
     start: float | None
     duration: float | None

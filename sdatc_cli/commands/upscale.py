@@ -19,6 +19,7 @@ def upscale(
     solver: option.Solver = "ddpm",
     fidelity: option.Fidelity = 0.75,
     detail: option.Detail = 1.0,
+    quantiser: option.Quantiser = "auto",
     guidance: option.Guidance = None,
     flow: option.Flow = "dis",
     color: option.Color = "adain",
@@ -51,6 +52,7 @@ def upscale(
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--detail", detail, 0, 2)
     settings.between("--guidance", guidance, 0)
+    told = settings.quantiser(quantiser)
     settings.between("--seed", seed, 0, 2**63 - 1)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
@@ -65,9 +67,9 @@ def upscale(
     protocols = settings.names("--allow-protocols", allow_protocols, OUTSIDE)
     restore(
         Request(
-            sources=tuple(sources), out=out, scale=scale, network=network, encode=encode, start=begin, duration=length,
-            previews=previews, sample=sample, overwrite=overwrite, skip_existing=skip_existing, resume=resume,
-            work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype,
+            sources=tuple(sources), out=out, scale=scale, network=network, quantiser=told, encode=encode, start=begin,
+            duration=length, previews=previews, sample=sample, overwrite=overwrite, skip_existing=skip_existing,
+            resume=resume, work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype,
             engine=engine, address=address, as_json=as_json, quiet=quiet, debug=debug,
         )
     )  # fmt: skip

@@ -30,6 +30,14 @@ Fidelity = Annotated[float, _in(QUALITY, help="0 (free) to 1 (true to the input)
 Detail = Annotated[
     float, _in(QUALITY, help="How much of what the networks add is shown, 0 to 2: below 1 softer, above 1 sharper.")
 ]
+Quantiser = Annotated[
+    str,
+    _in(
+        QUALITY,
+        metavar="auto|none|Q",
+        help="How coarsely the input was compressed, 0 to 51 as H.264 counts: auto asks its codec.",
+    ),
+]
 Guidance = Annotated[float | None, _in(QUALITY, help="Strength of the motion guidance, 0 for none. [default: tuned]")]
 Flow = Annotated[Literal["dis", "raft", "none"], _in(QUALITY, help="Optical flow; raft needs torchvision.")]
 Color = Annotated[Literal["adain", "wavelet", "none"], _in(QUALITY, help="How colours are kept.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sdatc_cli import output
 from sdatc_cli.commands.request import Request
 from sdatc_cli.errors import Interrupted, ModelError
+from sdatc_cli.media import isolated
 from sdatc_cli.media.encoder_trial import check_settings
 from sdatc_cli.media.encoders import hardware
 from sdatc_cli.media.info import MediaInfo
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdatc_cli.engine.job import Job, Result
+    from sdatc_models.config import ModelConfig
     from sdatc_models.restorer import Restorer
 
 
@@ -27,7 +29,8 @@ class Workshop:
         from sdatc_cli.engine.device import dtype_name, pick_devices, pick_dtype
 
         self.request = request
-        self._checksums = model_checksums(request.model)
+        self._config, self._checksums = model_config(request.model)
+        self._quantisers: dict[Path, float | None] = {}
         self._devices = pick_devices(request.device) if request.engine == "local" else []  # a cluster picks its own
         if self._devices:
             self._dtype = pick_dtype(request.dtype, self._devices[0])
@@ -44,9 +47,19 @@ class Workshop:
         from sdatc_models.restorer import RestoreOptions
 
         r = self.request
-        restore = RestoreOptions(*r.network)
+        restore = RestoreOptions(*r.network, quantiser=self._quantiser(info))
         auto = restore.tile is None
         return Job(info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir)
+
+    def _quantiser(self, info: MediaInfo) -> float | None:
+        """What the networks are told of how coarsely an input was compressed."""
+        if not self._config.dcm.quantiser:
+            return None
+        if self.request.quantiser != "auto":
+            return self.request.quantiser
+        if info.path not in self._quantisers:
+            self._quantisers[info.path] = isolated.quantiser(info)
+        return self._quantisers[info.path]
 
     def restore(self, job: "Job", terminal: output.Terminal, label: str) -> dict[str, Any]:
         """Runs a job and reports it; returns the facts for `--json`. Raises the classes of errors.py."""
@@ -87,13 +100,13 @@ def kept(out: Path, work_dir: Path | None) -> str:
     return "; the finished part is kept, the same command goes on from there"
 
 
-def model_checksums(model: str) -> dict[str, str]:
-    """{weight file: SHA-256} as the model's config states them. ModelError when there is no such model."""
+def model_config(model: str) -> "tuple[ModelConfig, dict[str, str]]":
+    """The configuration, and {weight file: SHA-256} as it states them. ModelError when there is no such model."""
     from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
 
     try:
-        return weights.read_config(find(model))[1]
+        return weights.read_config(find(model))
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error
 

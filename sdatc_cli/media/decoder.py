@@ -21,6 +21,7 @@ from sdatc_cli.errors import InputError, SdatcError
 from sdatc_cli.media.container import show
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
+from sdatc_cli.media.quantiser import file_quantiser
 from sdatc_cli.media.read import Care, Frame, FrameReader
 
 HEADER = struct.Struct("<cQ")  # kind, bytes of the pickle
@@ -31,7 +32,8 @@ _LOG = 1 << 20  # bytes that codecs may say on stderr
 
 @dataclass(frozen=True)
 class Request:
-    """What to do. With `info` its frames are read and the first `skip` of them not sent, else `path` is probed.
+    """What to do. With `info` its frames are read and the first `skip` of them not sent, or with
+    `quantiser` that is told alone; else `path` is probed.
 
     `memory` limits the address space in bytes. `care` is (left_out, stop, threads) of read.Care.
     """
@@ -44,6 +46,7 @@ class Request:
     duration: float | None = None
     skip: int = 0
     care: tuple[frozenset[int], int | None, bool] = (frozenset(), None, True)
+    quantiser: bool = False
 
 
 class _Answers:
@@ -92,9 +95,11 @@ def main() -> None:
 
 
 def _answer(request: Request, answers: _Answers) -> Any:
-    """The MediaInfo that was asked for; or, after all frames, what was damaged."""
+    """The MediaInfo or the quantiser that was asked for; or, after all frames, what was damaged."""
     if request.info is None:
         return probe(request.path, request.protocols)
+    if request.quantiser:
+        return file_quantiser(request.info)
     care = Care(*request.care, tell=answers.tell)
     with FrameReader(request.info, request.start, request.duration, care) as reader:
         for count, frame in enumerate(reader):

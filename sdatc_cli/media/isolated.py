@@ -197,9 +197,8 @@ class IsolatedReader:
 
     def _begin(self, skip: int) -> _Child:
         info = self.info
-        memory = _memory() + 6 * _FRAMES_HELD * info.width * info.height
         care = self._left_out, self._stop, not self._restarts
-        return _Child(Request(info.path, memory, info, info.protocols, *self._part, skip, care))
+        return _Child(Request(info.path, _memory_for(info), info, info.protocols, *self._part, skip, care))
 
     def _learn(self, child: _Child, how: str, done: int) -> None:
         """Draws the lesson from a death. Raises InputError when there is none."""
@@ -238,6 +237,21 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
         raise InputError(f"{show(Path(path))}: the decoder {death} on this file; it cannot be restored") from death
     finally:
         child.end()
+
+
+def quantiser(info: MediaInfo) -> float | None:
+    """As `quantiser.file_quantiser`, in another process; None, too, where that brings the decoder down."""
+    child = _Child(Request(info.path, _memory_for(info), info, info.protocols, quantiser=True))
+    try:
+        return child.receive()
+    except (_Died, InputError):  # reading the frames will tell
+        return None
+    finally:
+        child.end()
+
+
+def _memory_for(info: MediaInfo) -> int:
+    return _memory() + 6 * _FRAMES_HELD * info.width * info.height
 
 
 def _memory() -> int:

@@ -18,15 +18,19 @@ from .taught import read_taught, taught_frame, taught_pictures
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]; a teacher has `taught`, as `hr`."""
+    """`hr` (B, N, 3, 4p, 4p) and `lq` (B, N, 3, p, p), float32 RGB in [0, 1]; a teacher has `taught`, as `hr`.
+
+    `quantiser` (B,), NaN where it is not known.
+    """
 
     hr: Tensor
     lq: Tensor
+    quantiser: Tensor
     taught: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         taught = self.taught.to(device) if self.taught is not None else None
-        return Batch(self.hr.to(device), self.lq.to(device), taught)
+        return Batch(self.hr.to(device), self.lq.to(device), self.quantiser.to(device), taught)
 
 
 def as_tensor(images: list[np.ndarray]) -> Tensor:
@@ -44,6 +48,9 @@ def random_tint(rng: np.random.Generator) -> Tensor:
     saturation, gain = rng.uniform(0.3, 1.2), rng.uniform(0.6, 1.0) * np.exp(rng.normal(0, 0.1, 3))
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))
     return torch.from_numpy(gain[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)).float()
+
+
+FORGOTTEN = 0.15  # the share of examples whose quantiser is not told: many a decoder does not know it
 
 
 class ClipSampler:
@@ -72,8 +79,11 @@ class ClipSampler:
             if self.taught is None or (shard.path.stem, clip) in self.taught
         ]
 
-    def example(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """One crop: hr (N, 4p, 4p, 3), lq (N, p, p, 3) and, if asked for, the teacher's, like hr; uint8."""
+    def example(self, rng: np.random.Generator) -> tuple[list[np.ndarray], float]:
+        """One crop: hr (N, 4p, 4p, 3), lq (N, p, p, 3) and, if asked for, the teacher's, like hr; uint8.
+
+        And its quantiser, NaN where it is not told.
+        """
         shard, clip = self.clips[int(rng.integers(len(self.clips)))]
         small = self.patch // SCALE
         first = int(rng.integers(shard.frames - self.frames + 1))
@@ -93,14 +103,16 @@ class ClipSampler:
             clip = np.rot90(clip, turns, (1, 2))
             return clip[:, :, ::-1] if flip else clip
 
-        return [turn(images) for images in (hr, lq, *taught)]
+        quantiser = float("nan") if rng.random() < FORGOTTEN else float(shard.quantiser[clip])
+        return [turn(images) for images in (hr, lq, *taught)], quantiser
 
     def load(self, step: int) -> Batch:
         rng = np.random.default_rng((*self.key, step))
-        examples = [self.example(rng) for _ in range(self.batch)]
+        examples, quantisers = zip(*(self.example(rng) for _ in range(self.batch)), strict=True)
         tints = torch.stack([random_tint(rng) for _ in examples])
         images = (as_tensor(list(group)) for group in zip(*examples, strict=True))
-        return Batch(*(torch.einsum("bij,bnjhw->bnihw", tints, group).clamp_(0, 1) for group in images))
+        hr, lq, *taught = (torch.einsum("bij,bnjhw->bnihw", tints, group).clamp_(0, 1) for group in images)
+        return Batch(hr, lq, torch.tensor(quantisers), *taught)
 
     def iterate(self, first_step: int) -> Generator[Batch]:
         """Endless batches from `first_step` on, the next one loading while the current one is used."""

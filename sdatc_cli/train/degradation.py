@@ -10,6 +10,8 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
 
+from sdatc_cli.media import quantiser
+
 SCALE = 4
 
 
@@ -53,8 +55,8 @@ def reduce_clip(clip: np.ndarray, kernel: str) -> np.ndarray:
     return np.stack([reduce(frame) for frame in clip])
 
 
-def compress(clip: np.ndarray, damage: Damage) -> np.ndarray:
-    """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back."""
+def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:
+    """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back, and the quantiser."""
     options = {"crf": str(damage.crf)} if damage.crf is not None else {}
     if damage.codec == "libx265":
         options["x265-params"] = "log-level=none"
@@ -71,12 +73,14 @@ def compress(clip: np.ndarray, damage: Damage) -> np.ndarray:
         out.mux(stream.encode(None))
     buffer.seek(0)
     with av.open(buffer, "r") as back:
-        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in back.decode(video=0)])
+        back.streams.video[0].codec_context.options = quantiser.OPTIONS
+        frames = list(back.decode(video=0))
+    decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
     if decoded.shape != clip.shape:
         raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")
-    return decoded
+    return decoded, quantiser.run_quantiser([quantiser.frame_quantiser(frame) for frame in frames])
 
 
-def degrade_clip(clip: np.ndarray, damage: Damage) -> np.ndarray:
-    """The low-quality version of a high-resolution clip."""
+def degrade_clip(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:
+    """The low-quality version of a high-resolution clip, and its quantiser, None where its codec does not tell."""
     return compress(reduce_clip(clip, damage.kernel), damage)

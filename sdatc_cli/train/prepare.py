@@ -31,7 +31,7 @@ class PreparePlan:
 
 def cut(hr: np.ndarray, plan: PreparePlan, rng: np.random.Generator) -> list[ClipPair]:
     """Degrade a window and cut it into patch clips at one random moment."""
-    lq = degrade_clip(hr, random_damage(rng, (WINDOW // SCALE) ** 2))
+    lq, quantiser = degrade_clip(hr, random_damage(rng, (WINDOW // SCALE) ** 2))
     first = int(rng.integers(0, RUN - plan.frames + 1))
     when = slice(first, first + plan.frames)
     small = plan.patch // SCALE
@@ -41,7 +41,7 @@ def cut(hr: np.ndarray, plan: PreparePlan, rng: np.random.Generator) -> list[Cli
             here = hr[when, y : y + plan.patch, x : x + plan.patch]
             there = lq[when, y // SCALE : y // SCALE + small, x // SCALE : x // SCALE + small]
             if here[0].std() > 4:  # a flat patch teaches nothing
-                pairs.append(ClipPair(here, there))
+                pairs.append(ClipPair(here, there, quantiser))
     return pairs
 
 

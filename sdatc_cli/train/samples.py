@@ -1,7 +1,9 @@
 """Sample pictures of a run: a few frames enlarged, as the model restores them now, and as they were."""
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ class SampleSheet:
     def __init__(self, folder: Path, stage: str, batch: Batch, minutes: float, notice: Callable[[str], None]):
         """`minutes`: at least this long between two sheets."""
         self.folder, self.stage, self.pause, self.notice = folder, stage, minutes * 60, notice
-        self.batch = Batch(batch.hr[:ROWS], batch.lq[:ROWS])
+        self.batch = Batch(batch.hr[:ROWS], batch.lq[:ROWS], batch.quantiser[:ROWS])
         self.drawn = time.monotonic()
 
     def update(self, restorer: Restorer, step: int, last: bool = False) -> None:
@@ -42,13 +44,14 @@ class SampleSheet:
     def draw(self, restorer: Restorer) -> Tensor:
         """(3, height, width) in [0, 1]: a row for each clip's middle frame, enlarged | restored | true."""
         rows = []
-        for lq, hr in zip(self.batch.lq, self.batch.hr, strict=True):
+        for lq, hr, quantiser in zip(self.batch.lq, self.batch.hr, self.batch.quantiser.tolist(), strict=True):
             middle = len(lq) // 2
             enlarged = F.interpolate(lq[middle : middle + 1], scale_factor=4, mode="bicubic")[0]
             if self.stage == "vae":
                 true = hr[middle : middle + 1].to(restorer.device)
                 restored = restorer.vae.decode(restorer.vae.encode(true), 1)[0].clamp(0, 1)
             else:
-                restored = restorer.restore(lq, range(len(lq)), QUICK)[middle]
+                known = None if math.isnan(quantiser) else quantiser
+                restored = restorer.restore(lq, range(len(lq)), replace(QUICK, quantiser=known))[middle]
             rows.append(torch.cat([enlarged.clamp(0, 1), restored.cpu(), hr[middle]], -1))
         return torch.cat(rows, -2)

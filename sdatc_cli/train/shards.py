@@ -1,7 +1,8 @@
 """Training shards: safetensors files that hold HR clips as JPEG bytes and their LQ versions as pixels.
 
 One shard: `lq` (clips, frames, h, w, 3) uint8; `hr` all JPEG files end to end (4:4:4, quality 95); `ends` (clips *
-frames) where each of them ends. The header carries the version and how the shard was made.
+frames) where each of them ends; `quantiser` (clips,) float32, NaN where it is not known (media/quantiser.py). The
+header carries the version and how the shard was made.
 """
 
 import json
@@ -17,16 +18,17 @@ from safetensors.numpy import save
 
 from sdatc_cli.errors import InputError, OutputError
 
-VERSION = "1"
+VERSION = "2"
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 @dataclass(frozen=True)
 class ClipPair:
-    """`hr` (frames, 4h, 4w, 3) and `lq` (frames, h, w, 3), both uint8 RGB."""
+    """`hr` (frames, 4h, 4w, 3) and `lq` (frames, h, w, 3), both uint8 RGB, and the quantiser, None if not known."""
 
     hr: np.ndarray
     lq: np.ndarray
+    quantiser: float | None = None
 
 
 def _serialize(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
@@ -45,6 +47,7 @@ def write_shard(path: Path, pairs: Sequence[ClipPair], recipe: dict[str, object]
         "lq": np.stack([pair.lq for pair in pairs]),
         "hr": np.concatenate(jpegs),
         "ends": np.cumsum([len(j) for j in jpegs], dtype=np.int64),
+        "quantiser": np.array([pair.quantiser for pair in pairs], np.float32),
     }
     partial = path.with_suffix(".partial")
     try:
@@ -69,7 +72,9 @@ class Shard:
                         f"{path} is of shard version {version}, this program reads {VERSION}; prepare it anew"
                     )
                 self.source: str = json.loads(metadata["recipe"]).get("source", path.name)  # the photo or video
-                self.lq, self.hr, self.ends = (file.get_tensor(name) for name in ("lq", "hr", "ends"))
+                self.lq, self.hr, self.ends, self.quantiser = (
+                    file.get_tensor(name) for name in ("lq", "hr", "ends", "quantiser")
+                )
         except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is not a training shard: {error}") from error
 

@@ -56,8 +56,8 @@ class DCMNet(StageNet):
         super().__init__(restorer, list(restorer.dcm.parameters()))
         convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # the faster layout on a CPU
 
-    def forward(self, lq: Tensor) -> Tensor:
-        return self.restorer.dcm.once(lq)
+    def forward(self, lq: Tensor, quantiser: Tensor) -> Tensor:
+        return self.restorer.dcm.once(lq, quantiser)
 
 
 class DiffusionNet(StageNet):
@@ -74,10 +74,10 @@ class DiffusionNet(StageNet):
         parts += [unet.backbone] if whole else [unet.backbone.up_blocks]
         super().__init__(restorer, [p for part in parts for p in part.parameters()])
 
-    def forward(self, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """LQ and HR frames (B, 3, ...) -> raw network output, its target, the decoded x_0 estimate, x_HR."""
+    def forward(self, lq: Tensor, hr: Tensor, quantiser: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """LQ and HR frames (B, 3, ...), quantisers (B,) -> raw output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
-        x_hr = restorer.dcm.once(lq)
+        x_hr = restorer.dcm.once(lq, quantiser)
         c_hr = restorer.vae.encode(x_hr)
         z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)
@@ -106,18 +106,18 @@ class DecoderNet(StageNet):
         self.options = RestoreOptions(steps=sampling_steps, solver="dpmpp", guidance=0.0)
 
     @torch.no_grad()
-    def inputs(self, lq: Tensor) -> tuple[Tensor, Tensor]:
-        """A clip (N, 3, h, w) -> a sampled Z_0 and x_HR."""
+    def inputs(self, lq: Tensor, quantiser: Tensor) -> tuple[Tensor, Tensor]:
+        """A clip (N, 3, h, w) and its quantiser, a scalar -> a sampled Z_0 and x_HR."""
         restorer = self.restorer
-        x_hr = restorer.dcm(lq)
+        x_hr = restorer.dcm(lq, quantiser.expand(len(lq)))
         seed = int(torch.randint(2**31, ()))
         options = replace(self.options, seed=seed)
         return restorer.sample(restorer.encode(x_hr, None), x_hr, range(lq.shape[0]), options), x_hr
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Clips (B, N, 3, h, w) -> (B, N, 3, 4h, 4w)."""
+    def forward(self, lq: Tensor, quantiser: Tensor) -> Tensor:
+        """Clips (B, N, 3, h, w) and quantisers (B,) -> (B, N, 3, 4h, 4w)."""
         frames = lq.shape[1]
-        pairs = [self.inputs(clip) for clip in lq]
+        pairs = [self.inputs(*clip) for clip in zip(lq, quantiser, strict=True)]
         z_0, x_hr = (torch.cat(items) for items in zip(*pairs, strict=True))
         f_e = self.restorer.vae.features(x_hr)
         omega = RestoreOptions.fidelity
@@ -139,16 +139,17 @@ class Stage:
         if fraction < self.recipe.perceptual_from:
             weights = replace(weights, lpips=0.0, dists=0.0)
         lq, hr = batch.lq.flatten(0, 1), batch.hr.flatten(0, 1)
+        quantiser = batch.quantiser.repeat_interleave(batch.lq.shape[1])
         extra: dict[str, Tensor] = {}
         if isinstance(self.net, AutoencoderNet):
             image, kl = net(hr)
             extra["kl"] = self.kl_weight * kl
         elif isinstance(self.net, DCMNet):
-            image = net(lq)
+            image = net(lq, quantiser)
         elif isinstance(self.net, DecoderNet):
-            image = net(batch.lq).flatten(0, 1)
+            image = net(batch.lq, batch.quantiser).flatten(0, 1)
         else:
-            output, target, image, x_hr = net(lq, hr)
+            output, target, image, x_hr = net(lq, hr, quantiser)
             extra["mse"] = self.recipe.mse * F.mse_loss(output, target)
             extra["dcm"] = self.dcm_weight * F.l1_loss(x_hr, hr)
         image = image.unflatten(0, batch.hr.shape[:2])

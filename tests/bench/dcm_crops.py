@@ -13,7 +13,9 @@ Chance alone gives about 0.4 %.
 """
 
 import argparse
+import functools
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from sdatc_cli.media.read import FrameReader  # noqa: E402
 from sdatc_cli.train.degradation import Damage, degrade_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
-from sdatc_models.restorer import RestoreOptions  # noqa: E402
+from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
 
 EDGE, FRAMES, SCORED = 256, 12, 6
 
@@ -42,16 +44,16 @@ def tensor(frame: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
 
 
-def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor]:
-    """LQ (1, 3, 64, 64) and HR (1, 3, 256, 256) of the scored frame."""
+def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor, float | None]:
+    """LQ (1, 3, 64, 64) and HR (1, 3, 256, 256) of the scored frame, and the codec's quantiser."""
     with FrameReader(probe(clip)) as reader:
         frames = [frame.image for frame in itertools.islice(reader, first, first + FRAMES)]
     if len(frames) < FRAMES or min(frames[0].shape[:2]) < EDGE:
         sys.exit(f"error: {clip} has not {FRAMES} frames of at least {EDGE}x{EDGE} from number {first} on")
     y, x = ((edge - EDGE) // 2 for edge in frames[0].shape[:2])
     hr = np.stack([frame[y : y + EDGE, x : x + EDGE] for frame in frames])
-    lq = degrade_clip(hr, Damage("bicubic", "libx264", crf, None, 25))
-    return tensor(lq[SCORED]), tensor(hr[SCORED])
+    lq, quantiser = degrade_clip(hr, Damage("bicubic", "libx264", crf, None, 25))
+    return tensor(lq[SCORED]), tensor(hr[SCORED]), quantiser
 
 
 def grid(image: Tensor) -> float:
@@ -64,6 +66,16 @@ def grid(image: Tensor) -> float:
     return (cell.var(1, False) / windows.flatten(1).var(1, False).clamp(min=1e-12)).median().item()
 
 
+def distortion_control(model: Restorer, lq: Tensor, quantiser: float | None) -> Tensor:
+    """What the distortion control module makes of a frame."""
+    return model.dcm(lq, torch.tensor([math.nan if quantiser is None else quantiser]))
+
+
+def whole(model: Restorer, lq: Tensor, quantiser: float | None) -> Tensor:
+    """What the whole model makes of a frame."""
+    return model.restore(lq, [0], RestoreOptions(quantiser=quantiser))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="+")
@@ -73,19 +85,19 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     words = parser.parse_args()
     pairs = [pair(clip, words.first, words.crf) for clip in words.clips]
-    methods = {"bicubic": lambda lq: enlarge(lq, (EDGE, EDGE))}
+    methods = {"bicubic": lambda lq, quantiser: enlarge(lq, (EDGE, EDGE))}
     for name in words.model:
         model = weights.load(name)
-        methods[f"{Path(name).name} DCM"] = model.dcm
+        methods[f"{Path(name).name} DCM"] = functools.partial(distortion_control, model)
         if words.whole:
-            methods[Path(name).name] = lambda lq, model=model: model.restore(lq, [0], RestoreOptions())
+            methods[Path(name).name] = functools.partial(whole, model)
     lpips, dists = LPIPS("vgg"), DISTS()
     print(f"{'':16}LPIPS-VGG  DISTS   PSNR    grid     LPIPS-VGG of each clip")
     with torch.inference_mode():
         for name, method in methods.items():
             rows = []
-            for lq, hr in pairs:
-                image = method(lq).clamp(0, 1)
+            for lq, hr, quantiser in pairs:
+                image = method(lq, quantiser).clamp(0, 1)
                 psnr = -10 * torch.log10((image - hr).square().mean())
                 rows.append([lpips(image, hr).item(), dists(image, hr).item(), psnr.item(), 100 * grid(image)])
             mean = np.mean(rows, 0)

@@ -66,7 +66,7 @@ def main() -> None:
         height, width = (edge // 8 * 8 for edge in frames.shape[1:3])
         small = reduce_clip(frames[:, :height, :width], "bicubic")
         for crf in words.crf:
-            damaged = compress(small, Damage("bicubic", "libx264", crf, None, 25))
+            damaged, _ = compress(small, Damage("bicubic", "libx264", crf, None, 25))
             alone, plain, weighted = np.mean(scores(to_tensor(small), to_tensor(damaged)), 0)
             print(f"{path.stem:20} {crf:3}   {alone:5.2f}     {plain:5.2f}        {weighted:5.2f}", flush=True)
 

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from sdatc_cli.app import run
+from sdatc_cli.media.probe import probe
+from sdatc_cli.media.quantiser import file_quantiser
 from tests.conftest import frames_of, texture, write_clip
 
 FAST = ("--steps", "2")
@@ -101,6 +103,21 @@ def test_runs_are_deterministic_and_the_seed_matters(make_clip, upscale, tmp_pat
         upscale(source, tmp_path / f"{name}.mkv", "--seed", seed)
     a, b, c = (packets(tmp_path / f"{name}.mkv", "video") for name in "abc")
     assert a == b != c
+
+
+def test_the_network_is_told_how_coarsely_the_input_was_compressed(make_clip, upscale, ffmpeg, tmp_path):
+    source, out = make_clip(frames=3), [tmp_path / f"{i}.mkv" for i in range(4)]
+    found = upscale(source, out[0])["options"]["restore"]["quantiser"]
+    assert found == file_quantiser(probe(source)) and 5 < found < 20, "x264 at CRF 12"
+    upscale(source, out[1], "--quantiser", repr(found))
+    upscale(source, out[2], "--quantiser", "40")
+    assert upscale(source, out[3], "--quantiser", "none")["options"]["restore"]["quantiser"] is None
+    told, by_hand, coarse, untold = (packets(path, "video") for path in out)
+    assert told == by_hand and told != coarse and told != untold
+
+    ffmpeg("-i", source, "-c:v", "libx265", "-x265-params", "log-level=none", tmp_path / "hevc.mkv")
+    result = upscale(tmp_path / "hevc.mkv", tmp_path / "of-hevc.mkv")
+    assert result["options"]["restore"]["quantiser"] is None, "its decoder does not tell"
 
 
 def test_a_part_is_the_same_as_that_part_of_the_whole(make_clip, upscale, tmp_path):

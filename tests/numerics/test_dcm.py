@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from sdatc_models.config import DCMConfig
-from sdatc_models.dcm import DCM, SwinLayer, WindowAttention, amplify, shift_mask, window_merge, window_partition
+from sdatc_models.dcm import (
+    DCM,
+    Modulation,
+    SwinLayer,
+    WindowAttention,
+    amplify,
+    quantiser_code,
+    shift_mask,
+    window_merge,
+    window_partition,
+)
 
 SMALL = DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4)
 
@@ -80,6 +90,46 @@ def test_untrained_dcm_is_exactly_bicubic(size: tuple[int, int]) -> None:
     assert torch.equal(DCM(DCMConfig(dim=8, layers=2, heads=2, enabled=False))(x), expected)
 
 
+def told() -> DCM:
+    """A network that is told the quantiser, nothing in it at zero."""
+    torch.manual_seed(0)
+    dcm = DCM(replace(SMALL, quantiser=True)).requires_grad_(False)
+    for parameter in dcm.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return dcm
+
+
+def test_being_told_the_quantiser_changes_nothing_at_first() -> None:
+    torch.manual_seed(0)
+    told, plain = (DCM(replace(SMALL, quantiser=on)).requires_grad_(False) for on in (True, False))
+    torch.nn.init.normal_(plain.conv_last.weight, std=0.1)
+    told.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(told(x, torch.tensor([12.0, 40.0])), plain(x))
+
+
+def test_each_frame_follows_its_own_quantiser_and_one_that_is_not_known_changes_nothing() -> None:
+    dcm, x = told(), torch.rand(1, 3, 16, 16)
+    low, high, unknown = dcm(x.expand(3, -1, -1, -1), torch.tensor([15.0, 35.0, torch.nan])).split(1)
+    for alone, quantiser in ((low, 15.0), (high, 35.0)):
+        torch.testing.assert_close(dcm(x, torch.tensor([quantiser])), alone)
+    torch.testing.assert_close(dcm(x), unknown)
+    apart = [(a - b).abs().mean() for a, b in ((low, high), (low, unknown), (high, unknown))]
+    assert min(apart) > 1e-3
+
+
+def test_a_modulation_is_an_affine_map_by_a_polynomial_of_the_quantiser() -> None:
+    torch.manual_seed(0)
+    layer = Modulation(2)
+    torch.nn.init.normal_(layer.terms.weight)
+    x, quantiser = torch.randn(1, 2, 3, 3), 40.0
+    u = (quantiser - 28) / 12
+    scale, shift = np.split(layer.terms.weight.detach().numpy() @ np.array([1, u, u * u]), 2)
+    expected = x.numpy() * (1 + scale)[None, :, None, None] + shift[None, :, None, None]
+    np.testing.assert_allclose(layer(x, quantiser_code(torch.tensor([quantiser]))).detach(), expected, atol=1e-5)
+    assert torch.equal(quantiser_code(torch.tensor([51.0])), quantiser_code(torch.tensor([45.0]))), "never trained on"
+
+
 def test_mirror_images_give_mirror_images() -> None:
     """The mean over both does not favour a side, where the network alone does."""
     torch.manual_seed(0)
@@ -87,8 +137,8 @@ def test_mirror_images_give_mirror_images() -> None:
     torch.nn.init.normal_(dcm.conv_last.weight, std=0.1)
     x = torch.rand(2, 3, 16, 24)
     torch.testing.assert_close(dcm(x.flip(-1)).flip(-1), dcm(x))
-    assert not torch.allclose(dcm.once(x.flip(-1)).flip(-1), dcm.once(x), atol=1e-3)
-    torch.testing.assert_close(dcm(x), (dcm.once(x) + dcm.once(x.flip(-1)).flip(-1)) / 2)
+    assert not torch.allclose(dcm.once(x.flip(-1), None).flip(-1), dcm.once(x, None), atol=1e-3)
+    torch.testing.assert_close(dcm(x), (dcm.once(x, None) + dcm.once(x.flip(-1), None).flip(-1)) / 2)
 
 
 def test_gain_follows_the_detail_around() -> None:
@@ -111,7 +161,7 @@ def test_gain_is_for_restoring_alone() -> None:
     torch.nn.init.normal_(dcm.conv_last.weight, std=0.1)
     x = torch.rand(2, 3, 16, 24)
     bicubic = F.interpolate(x, scale_factor=4, mode="bicubic", align_corners=False)
-    torch.testing.assert_close(dcm(x), bicubic + amplify(dcm.once(x) - bicubic, 0.7, 1.5), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dcm(x), bicubic + amplify(dcm.once(x, None) - bicubic, 0.7, 1.5), rtol=1e-5, atol=1e-6)
 
 
 def test_padding_does_not_move_the_picture() -> None:

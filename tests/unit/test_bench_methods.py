@@ -1,6 +1,7 @@
 """Methods from text, and that each gives the frames it should."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def test_interpolation_is_pillows() -> None:
         ("sdatc:steps", "key=value"),
         ("sdatc:steps=many", "steps=many is not a number"),
         ("sdatc:stam=no", "stam=no: choose on or off"),
-        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, dcm, stam, prompt, color,"),
+        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, dcm, stam, prompt, quantiser,"),
     ],
 )
 def test_bad_methods_are_told(text: str, told: str) -> None:
@@ -53,6 +54,17 @@ def test_sdatc_settings_reach_the_network(tiny_models: dict[str, Path]) -> None:
     found = dict(method.restore(job(7, wanted=(0, 6))))
     assert sorted(found) == [0, 1, 2, 4, 5, 6], "only what lies near a wanted frame"
     assert all(image.shape == (96, 128, 3) and image.dtype == np.uint8 for image in found.values())
+
+
+def test_sdatc_is_told_the_quantiser_of_the_clip(tiny_models: dict[str, Path]) -> None:
+    def restored(text: str, quantiser: float | None) -> np.ndarray:
+        method = methods.make(text, str(tiny_models["lively"]), "cpu", "fp32")
+        method.load()
+        return next(method.restore(replace(job(1, (0,)), quantiser=quantiser)))[1]
+
+    fine, coarse, unknown = (restored("sdatc:steps=2", quantiser) for quantiser in (15.0, 38.0, None))
+    assert not np.array_equal(fine, coarse) and not np.array_equal(coarse, unknown)
+    assert np.array_equal(restored("sdatc:steps=2:quantiser=off", 38.0), unknown)
 
 
 def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:

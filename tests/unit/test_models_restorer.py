@@ -16,7 +16,7 @@ QUICK = RestoreOptions(steps=3, color="none")
 
 def lively(config: ModelConfig, strength: float = 0.02) -> Restorer:
     torch.manual_seed(0)
-    restorer = Restorer(config).eval()
+    restorer = Restorer(replace(config, dcm=replace(config.dcm, quantiser=False))).eval()  # not told here
     with torch.no_grad():
         for parameter in restorer.parameters():
             parameter.add_(torch.randn_like(parameter) * strength)
@@ -32,6 +32,14 @@ def untrained() -> Restorer:
 @pytest.fixture(scope="module")
 def restorer() -> Restorer:
     return lively(tiny())
+
+
+def test_the_quantiser_reaches_the_network() -> None:
+    restorer, clip = Restorer(tiny()).eval().requires_grad_(False), pan(1, 16, 24)
+    torch.nn.init.normal_(restorer.dcm.conv_last.weight, std=0.1)
+    torch.nn.init.constant_(restorer.dcm.modulation.terms.weight, 0.3)  # type: ignore[union-attr]
+    first, other, none = (restorer.restore(clip, [0], replace(QUICK, quantiser=q)) for q in (30.0, 40.0, None))
+    assert not torch.equal(first, other) and not torch.equal(first, none) and not torch.equal(other, none)
 
 
 def pan(frames: int, height: int, width: int) -> torch.Tensor:

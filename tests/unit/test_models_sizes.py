@@ -51,7 +51,7 @@ def test_lite_fits_its_budget() -> None:
 def loss_of_everything(restorer: Restorer) -> torch.Tensor:
     """A scalar that every network takes part in, over a clip of two frames."""
     torch.manual_seed(1)
-    x_hr = restorer.dcm(torch.rand(2, 3, 16, 16))
+    x_hr = restorer.dcm(torch.rand(2, 3, 16, 16), torch.tensor([20.0, torch.nan]))
     z, log_variance = restorer.vae.encode_moments(x_hr)
     x_0 = restorer.unet.predict_x_0(z + torch.randn_like(z), z, torch.tensor([3, 150]), restorer.schedule)
     image = restorer.vae.decode(x_0, 2, restorer.vae.features(x_hr), 0.75)

@@ -185,7 +185,7 @@ def test_nothing_usable_is_refused(tmp_path: Path) -> None:
 def test_shards_of_another_version_and_other_files_are_refused(made: Path, tmp_path: Path) -> None:
     path = next(made.iterdir())
     save_file(load_file(path), tmp_path / "old.safetensors", {"version": "0"})
-    with pytest.raises(InputError, match=r"old.safetensors is of shard version 0, this program reads 1"):
+    with pytest.raises(InputError, match=r"old.safetensors is of shard version 0, this program reads 2"):
         open_shards(tmp_path)
     (tmp_path / "old.safetensors").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="is not a training shard"):
@@ -226,9 +226,10 @@ def test_damage_is_drawn_from_the_stated_ranges(seed: int, pixels: int) -> None:
 @pytest.mark.parametrize("codec, crf, bitrate", [("libx264", 30, None), ("libx265", 30, None), ("mpeg4", None, 60_000)])
 def test_every_codec_really_damages(codec: str, crf: int | None, bitrate: int | None) -> None:
     clip = np.stack([texture(64, 96)] * 4)
-    out = compress(clip, Damage("bicubic", codec, crf, bitrate, 25))
+    out, quantiser = compress(clip, Damage("bicubic", codec, crf, bitrate, 25))
     assert out.shape == clip.shape
     assert 18 < psnr(out, clip) < 45
+    assert quantiser is None if codec == "libx265" else quantiser is not None and 15 < quantiser < 45
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "area", "gaussian", "lanczos"])
@@ -247,6 +248,17 @@ def test_a_batch_depends_on_seed_rank_and_step_alone(made: Path) -> None:
         assert batch.hr.equal(ClipSampler(made, 2, 3, 64, 1).load(step).hr)
     others = [ClipSampler(made, 2, 3, 64, 1, rank=1), ClipSampler(made, 2, 3, 64, 2)]
     assert not any(other.load(4).hr.equal(sampler.load(4).hr) for other in others)
+
+
+def test_examples_come_with_their_quantiser_and_some_without(tmp_path: Path) -> None:
+    hr = np.stack([texture(128, 128, seed) for seed in range(2)])
+    pairs = [ClipPair(hr, reduce_clip(hr, "bicubic"), quantiser) for quantiser in (20.0, 35.0, None)]
+    write_shard(tmp_path / "a.safetensors", pairs, {})
+    sampler = ClipSampler(tmp_path, batch=4, frames=1, patch=64, seed=0)
+    found = torch.cat([sampler.load(step).quantiser for step in range(40)])
+    assert set(found[found.isfinite()].tolist()) == {20.0, 35.0}
+    known = float(found.isfinite().float().mean())
+    assert 0.45 < known < 0.67, "two of three clips, less those that are forgotten"
 
 
 def test_half_of_the_examples_have_other_colours_and_stay_within_range() -> None:

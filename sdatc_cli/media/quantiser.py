@@ -1,0 +1,96 @@
+"""How coarsely a codec rounded its pictures, which the frames alone hardly show but the decoder knows.
+
+Told on H.264's scale of quantisation parameters, 0 to 51, where six more double the step between two values of a
+coefficient. FFmpeg's decoders export it for H.264 and for MPEG-1, -2 and -4; for other codecs it is not known.
+"""
+
+import itertools
+import math
+import statistics
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import av.error
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.stream import Discard
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from sdatc_cli.media.container import MAX_PIXELS, open_input
+from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.probe import decoded
+
+OPTIONS = {"export_side_data": "venc_params"}  # of a decoder, so that its frames can be asked
+LARGEST = 51.0
+RUN = 15  # frames looked at in one place
+_PLACES = 5
+
+_PARAMETERS = struct.Struct("@INNii")  # AVVideoEncParams: blocks, their offset, bytes of a block, kind, base
+_DELTA = 4  # AVVideoBlockParams: x, y, width, height, and the difference from the base
+_H264, _MPEG = 1, 2
+
+
+def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
+    """The mean over the picture; None when the decoder does not tell. Its decoder needs OPTIONS."""
+    data: Any = frame.side_data
+    if Type.VIDEO_ENC_PARAMS not in data:
+        return None
+    content = bytes(data[Type.VIDEO_ENC_PARAMS])
+    blocks, offset, size, kind, base = _PARAMETERS.unpack_from(content)
+    value = float(base)
+    if blocks:
+        words = np.frombuffer(content, np.int32, blocks * size // 4, offset)
+        value += float(words.reshape(blocks, -1)[:, _DELTA].mean())
+    if kind == _H264:
+        value -= 6 * (bit_depth - 8)  # deeper formats count from below zero, shifted up
+    elif kind == _MPEG and value > 0:
+        value = 4 + 6 * math.log2(value)  # the step itself; H.264's 4 has a step of one level
+    else:
+        return None
+    return min(max(value, 0.0), LARGEST)
+
+
+def run_quantiser(values: Sequence[float | None]) -> float | None:
+    """One number for consecutive frames of a video: the lower decile. None where nothing is known.
+
+    The frames that others are predicted from are quantised the most finely, and the others inherit their quality. A
+    frame that only copies has a quantiser of 0, which tells nothing.
+    """
+    known = [value for value in values if value is not None]
+    telling = [value for value in known if value] or known
+    return float(np.quantile(telling, 0.1)) if telling else None
+
+
+def file_quantiser(info: MediaInfo) -> float | None:
+    """One number for a whole input: the median over a few places of it. None for pictures and where it is not known.
+
+    One number and not one a frame: what is restored by it must not change from frame to frame. InputError when the
+    input cannot be opened any more.
+    """
+    if info.kind != "video":
+        return None
+    found = []
+    with open_input(info.path, info.protocols) as container:
+        streams = container.streams.get()
+        stream = streams[info.video_index] if info.video_index < len(streams) else None
+        if not isinstance(stream, VideoStream):
+            return None
+        for other in streams:
+            if other is not stream:
+                other.discard = Discard.all
+        stream.thread_type = "SLICE"
+        stream.codec_context.options = OPTIONS | {"max_pixels": str(MAX_PIXELS)}
+        for place in range(_PLACES):
+            if place:
+                moment = info.start_time + (info.duration or 0) * place / _PLACES
+                with suppress(av.error.FFmpegError):  # then it goes on where it is
+                    container.seek(round(moment / (stream.time_base or 1)), stream=stream)
+            frames = itertools.islice(decoded(container, stream), RUN)
+            value = run_quantiser([frame_quantiser(frame, info.bit_depth) for frame in frames])
+            if value is None:
+                break
+            found.append(value)
+    return statistics.median(found) if found else None
