@@ -15,6 +15,7 @@ through time: streaks are steady, speckle is not.
 import argparse
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,9 +31,10 @@ from sdatc_cli.engine.device import pick_dtype  # noqa: E402
 from sdatc_cli.engine.memory import Frugal  # noqa: E402
 from sdatc_cli.engine.restore import restore_frames  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
+from sdatc_cli.media.quantiser import file_quantiser  # noqa: E402
 from sdatc_cli.media.read import Frame, FrameReader  # noqa: E402
 from sdatc_models import weights  # noqa: E402
-from sdatc_models.restorer import RestoreOptions  # noqa: E402
+from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
 
 SCALE, AREA, CROP, LINES = 4, 16, 160, 8
 
@@ -63,9 +65,10 @@ def middle(images: list[np.ndarray]) -> np.ndarray:
     return np.vstack([images[len(images) // 2][y : y + edge, x : x + edge], line])
 
 
-def look(clip: Path, first: int, count: int, network: Frugal) -> np.ndarray:
+def look(clip: Path, first: int, count: int, restorer: Restorer, options: RestoreOptions) -> np.ndarray:
     """Prints both lines of a clip and returns its part of the sheet."""
-    with FrameReader(probe(clip)) as reader:
+    info = probe(clip)
+    with FrameReader(info) as reader:
         frames: list[Frame] = list(itertools.islice(reader, first, first + count))
     if len(frames) < 2:
         sys.exit(f"error: {clip} has {len(frames)} frames from number {first} on; 2 are the least")
@@ -73,6 +76,8 @@ def look(clip: Path, first: int, count: int, network: Frugal) -> np.ndarray:
     size = (inputs[0].shape[1] * SCALE, inputs[0].shape[0] * SCALE)
     large = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in inputs]
     motions = [motion(one, following) for one, following in itertools.pairwise(large)]
+    told = replace(options, quantiser=file_quantiser(info))
+    network = Frugal(restorer, told, lambda line: print(line, file=sys.stderr))
     restored = [frame.image for frame in restore_frames(frames, network)]
     calm = row(f"{clip.stem} bicubic", large, inputs, motions, 0)
     row(f"{clip.stem} restored", restored, inputs, motions, calm)
@@ -90,10 +95,9 @@ def main() -> None:
     words = parser.parse_args()
     options = RestoreOptions(steps=words.steps)
     restorer = weights.load(words.model).in_format(pick_dtype("auto", torch.device("cpu")))
-    network = Frugal(restorer, options, lambda line: print(line, file=sys.stderr))
     print(f"{'':28} shift     grid  unrest")
     with torch.inference_mode():
-        parts = [look(clip, words.first, words.frames, network) for clip in words.clips]
+        parts = [look(clip, words.first, words.frames, restorer, options) for clip in words.clips]
     width = max(part.shape[1] for part in parts)
     sheet = np.vstack([np.pad(part, ((0, 8), (0, width - part.shape[1]), (0, 0))) for part in parts])
     cv2.imwrite(str(words.output), sheet[..., ::-1])
