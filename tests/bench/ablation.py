@@ -3,9 +3,10 @@
     python tests/bench/ablation.py MODEL --data DIR [--crf 25] [--frames N] [--every K] [-o REPORT_DIR]
 
 Runs the model as it is and with one part changed at a time: the distortion control module off (bicubic instead), or not
-told how coarsely the clip was compressed, the prompt module none / prompt / softmax, spatio-temporal attention off, guidance off, and CFW at 0 / 0.5 / 0.75 / 1. Parts
-are switched off in a model that was trained with them, so the table shows how much the trained model leans on each. A
-kind of prompt that the model has no weights for is left out with a note.
+told how coarsely the clip was compressed, the prompt module none / prompt / softmax, spatio-temporal attention off,
+guidance off, and CFW at 0 / 0.5 / 0.75 / 1. Parts are switched off in a model that was trained with them, so the table
+shows how much the trained model leans on each. A kind of prompt that the model has no weights for is left out with a
+note.
 """
 
 import argparse
