@@ -98,7 +98,7 @@ def score_clip(truth: RawVideo, versions: Sequence[RawVideo], plan: Plan, tick: 
     if "warp" in plan.names:
         _relative_warp(scores)
     if "vmaf" in plan.names:
-        _score_vmaf(truth, versions, scores[1:])
+        _score_vmaf(truth, versions, scores[1:], plan.every)
     for found in scores:
         found.frames = {name: values for name, values in found.frames.items() if name in plan.names}
         for name, values in found.frames.items():
@@ -226,9 +226,9 @@ def _relative_warp(scores: list[Scores]) -> None:
             found.add("warp", finite[0][0], sum(value for _, value in finite) / total)
 
 
-def _score_vmaf(truth: RawVideo, versions: Sequence[RawVideo], scores: list[Scores]) -> None:
+def _score_vmaf(truth: RawVideo, versions: Sequence[RawVideo], scores: list[Scores], every: int) -> None:
     for video, found in zip(versions, scores, strict=True):
-        if video.frames != truth.frames:
+        if every > 1 or video.frames != truth.frames:  # one that has them all would not compare with the others
             found.failed["vmaf"] = "needs every frame of the clip; leave --every out"
             continue
         try:

@@ -1,6 +1,7 @@
 """A run of `bench` from folders of frames to report.json: what it measures, resumes, and refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,13 @@ def test_a_candidate_that_does_not_fit(clips: Path, tmp_path: Path) -> None:
         run(clips, candidates=("mine",))
 
 
-def test_some_frames_only(clips: Path) -> None:
-    report = run(clips, metrics="psnr-y,vmaf,warp,tof", every=2)
+def test_some_frames_only(clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "crf25")
+    report = run(clips, metrics="psnr-y,vmaf,warp,tof", every=2, candidates=(f"whole={tmp_path}",))
     entry = next(e for e in report["results"] if e["method"] == "bicubic")
     assert [index for index, _ in entry["per_frame"]["psnr-y"]] == [0, 2]
-    assert "needs every frame" in entry["failed"]["vmaf"]
+    methods = [e for e in report["results"] if e["method"] in ("bicubic", "whole")]
+    assert len(methods) == 4 and all("needs every frame" in e["failed"]["vmaf"] for e in methods)
     assert "warp" not in entry["metrics"] and "tof" not in entry["metrics"]
     beginning = run(clips, metrics="psnr-y,tof", frames=3)
     entry = next(e for e in beginning["results"] if e["method"] == "bicubic")
