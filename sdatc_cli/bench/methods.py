@@ -163,7 +163,7 @@ class Sdatc:
                 raise UsageError(f"method {name}: {key}={value}: choose {' or '.join(SWITCHES[key])}")
         self.options = parse_options(name, settings)
         self.settings: dict[str, Any] = {"model": self.model, "dtype": self.dtype, **vars(self.options)}
-        self.settings |= self.switches
+        self.settings |= {"quantiser": "on"} | self.switches
         self.notices: list[str] = []
 
     def load(self) -> None:
@@ -194,7 +194,7 @@ class Sdatc:
             for index, image in enumerate(job.frames)
             if any(abs(index - wanted) <= REACH for wanted in job.wanted)
         ]
-        told = job.quantiser if self.switches.get("quantiser") != "off" else None
+        told = job.quantiser if self.settings["quantiser"] == "on" else None
         network = Frugal(self.restorer, replace(self.options, quantiser=told), self.notices.append)
         for frame in restore_frames(chosen, network):
             yield frame.index, frame.image

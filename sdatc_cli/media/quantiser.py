@@ -84,12 +84,15 @@ def file_quantiser(info: MediaInfo) -> float | None:
         stream.thread_type = "SLICE"
         stream.codec_context.options = OPTIONS | {"max_pixels": str(MAX_PIXELS)}
         for place in range(_PLACES):
-            if place:
-                moment = info.start_time + (info.duration or 0) * place / _PLACES
-                with suppress(av.error.FFmpegError):  # then it goes on where it is
+            with suppress(av.error.FFmpegError, ArithmeticError):  # a seek that fails: it goes on where it is
+                if place:
+                    moment = info.start_time + (info.duration or 0) * place / _PLACES
                     container.seek(round(moment / (stream.time_base or 1)), stream=stream)
-            frames = itertools.islice(decoded(container, stream), RUN)
-            value = run_quantiser([frame_quantiser(frame, info.bit_depth) for frame in frames])
+            values: list[float | None] = []
+            with suppress(av.error.FFmpegError, ValueError, ArithmeticError, LookupError):  # the rest cannot be read
+                for frame in itertools.islice(decoded(container, stream), RUN):
+                    values.append(frame_quantiser(frame, info.bit_depth))
+            value = run_quantiser(values)
             if value is None:
                 break
             found.append(value)
