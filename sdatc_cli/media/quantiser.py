@@ -1,7 +1,7 @@
 """How coarsely a codec rounded its pictures, which the frames alone hardly show but the decoder knows.
 
 Told on H.264's scale of quantisation parameters, 0 to 51, where six more double the step between two values of a
-coefficient. FFmpeg's decoders export it for H.264 and for MPEG-1, -2 and -4; for other codecs it is not known.
+coefficient. FFmpeg's decoders export it for H.264, VP9 and MPEG-1, -2 and -4; for other codecs it is not known.
 """
 
 import itertools
@@ -30,7 +30,10 @@ _PLACES = 5
 
 _PARAMETERS = struct.Struct("@INNii")  # AVVideoEncParams: blocks, their offset, bytes of a block, kind, base
 _DELTA = 4  # AVVideoBlockParams: x, y, width, height, and the difference from the base
-_H264, _MPEG = 1, 2
+_VP9, _H264, _MPEG = 0, 1, 2
+# VP9's table of steps, eighths of a level by q index (its specification, 8.6.1), at some places; straight between them.
+_VP9_INDEX = (0, 1, 95, 120, 144, 168, 192, 208, 224, 240, 255)
+_VP9_STEP = (4, 8, 102, 152, 231, 353, 550, 743, 1007, 1369, 1828)
 
 
 def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
@@ -47,10 +50,17 @@ def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
     if kind == _H264:
         value -= 6 * (bit_depth - 8)  # deeper formats count from below zero, shifted up
     elif kind == _MPEG and value > 0:
-        value = 4 + 6 * math.log2(value)  # the step itself; H.264's 4 has a step of one level
+        value = _of_step(value)
+    elif kind == _VP9:
+        value = _of_step(float(np.interp(value, _VP9_INDEX, _VP9_STEP)) / 8)
     else:
         return None
     return min(max(value, 0.0), LARGEST)
+
+
+def _of_step(step: float) -> float:
+    """The parameter whose step, in levels of an orthonormal transform, is this."""
+    return 6 * math.log2(step / 0.625)
 
 
 def run_quantiser(values: Sequence[float | None]) -> float | None:

@@ -53,6 +53,15 @@ def test_mpeg_tells_its_step_on_the_scale_of_h264(codec: str, quantiser: int, tm
     assert file_quantiser(probe(path)) == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.parametrize("quantiser, step", [(10, 47), (30, 152), (40, 305), (58, 1173)])
+def test_vp9_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_path: Path) -> None:
+    """The encoder's 63 numbers stand for every fourth of 255 indices, of steps in eighths of a level."""
+    number = str(quantiser)
+    options = {"qmin": number, "qmax": number, "crf": number, "b": "0", "deadline": "realtime", "auto-alt-ref": "0"}
+    path = encoded(tmp_path / "in.webm", "libvpx-vp9", **options)
+    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625), abs=0.4)
+
+
 def test_stronger_compression_has_a_greater_quantiser(tmp_path: Path) -> None:
     found = [file_quantiser(probe(encoded(tmp_path / f"{crf}.mp4", "libx264", crf=str(crf)))) for crf in (15, 25, 35)]
     assert None not in found and found == sorted(found, key=float)  # type: ignore[arg-type]
