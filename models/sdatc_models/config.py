@@ -18,7 +18,8 @@ class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
     `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
-    `gain`: what the detail is scaled by where there is next to none, and where there is much (dcm.amplify).
+    `gain`: what the detail is scaled by where there is next to none, and where there is much (dcm.amplify); `coarse`:
+    how many times as much the latter is for coarsely compressed frames.
     `quantiser`: whether the network is told how coarsely the codec rounded the frames (dcm.Modulation).
     `enabled=False` is the ablation: bicubic enlargement.
     """
@@ -33,6 +34,7 @@ class DCMConfig:
     window: int = 8
     mirror: bool = False
     gain: tuple[float, float] = (1.0, 1.0)
+    coarse: float = 1.0
     quantiser: bool = False
     enabled: bool = True
 
@@ -136,6 +138,7 @@ def lite() -> ModelConfig:
             pairs=24,
             mirror=True,
             gain=(0.7, 1.5),
+            coarse=1.3,
             quantiser=True,
         ),
         vae=VAEConfig(
@@ -161,7 +164,9 @@ def tiny() -> ModelConfig:
     """The smallest network with every part in it, for tests."""
     return ModelConfig(
         name="tiny",
-        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5), quantiser=True),
+        dcm=DCMConfig(
+            dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5), coarse=1.3, quantiser=True
+        ),
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),

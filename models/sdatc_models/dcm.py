@@ -158,17 +158,21 @@ class RSTB(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-def amplify(detail: Tensor, flat: float, textured: float) -> Tensor:
+def coarseness(quantiser: Tensor) -> Tensor:
+    """Quantisers (N,) -> 0 up to 28 and where it is not known (NaN), 1 from 38 on, a straight line between."""
+    return ((quantiser - 28) / 10).clamp(0, 1).nan_to_num(0.0)
+
+
+def amplify(detail: Tensor, flat: float, textured: Tensor) -> Tensor:
     """Detail (N, 3, H, W) times flat + (textured - flat) a / (a + 0.01), where a is the mean of |detail| around (ours).
 
-    More detail helps footage that is full of it and hurts what is smooth; the card of `lite` has the figures.
+    `textured` (N,). More detail helps footage that is full of it and hurts what is smooth, and coarse compression takes
+    more of it away; the card of `lite` has the figures.
     """
-    if flat == textured == 1:
-        return detail
     reach = 8  # the mean is over 17x17 pixels, a few of the small frame's
     padded = F.pad(detail.abs().mean(1, keepdim=True), (reach,) * 4, mode="replicate")
     activity = F.avg_pool2d(F.avg_pool2d(padded, (1, 2 * reach + 1), 1), (2 * reach + 1, 1), 1)
-    return detail * (flat + (textured - flat) * activity / (activity + 0.01))
+    return detail * (flat + (textured[:, None, None, None] - flat) * activity / (activity + 0.01))
 
 
 class DCM(nn.Module):
@@ -203,12 +207,17 @@ class DCM(nn.Module):
         bicubic = self._bicubic(x_lq)
         if not self.config.enabled:
             return bicubic
+        if quantiser is None:
+            quantiser = x_lq.new_full(x_lq.shape[:1], torch.nan)
         detail = self._detail(x_lq, quantiser)
         if self.config.mirror:
             detail = (detail + self._detail(x_lq.flip(-1), quantiser).flip(-1)) / 2
-        return bicubic + amplify(detail.to(bicubic.dtype), *self.config.gain)
+        detail, (flat, textured) = detail.to(bicubic.dtype), self.config.gain
+        if flat == textured == self.config.coarse == 1:
+            return bicubic + detail
+        return bicubic + amplify(detail, flat, textured * self.config.coarse ** coarseness(quantiser))
 
-    def once(self, x_lq: Tensor, quantiser: Tensor | None) -> Tensor:
+    def once(self, x_lq: Tensor, quantiser: Tensor) -> Tensor:
         """As `forward`, without mirror images and gain: what training sees."""
         bicubic = self._bicubic(x_lq)
         return bicubic + self._detail(x_lq, quantiser).to(bicubic.dtype) if self.config.enabled else bicubic
@@ -217,10 +226,8 @@ class DCM(nn.Module):
         """In the format of x_LQ: weights in half precision round the detail, not the picture."""
         return F.interpolate(x_lq, scale_factor=self.scale, mode="bicubic", align_corners=False)
 
-    def _detail(self, x_lq: Tensor, quantiser: Tensor | None) -> Tensor:
+    def _detail(self, x_lq: Tensor, quantiser: Tensor) -> Tensor:
         """What is added to the bicubic enlargement, (N, 3, 4h, 4w), in the format of the weights."""
-        if quantiser is None:
-            quantiser = x_lq.new_full(x_lq.shape[:1], torch.nan)
         code = quantiser_code(quantiser.float()).to(self.conv_first.weight.dtype)
         height, width = (edge * self.scale for edge in x_lq.shape[-2:])
         x = pad_to_multiple(x_lq, self.config.window) - 0.5

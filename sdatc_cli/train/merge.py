@@ -12,7 +12,7 @@ from .run import load_init
 
 def _networks(config: ModelConfig) -> ModelConfig:
     """What two models must share: all but the name and how the DCM's result is presented."""
-    return replace(config, name="", dcm=replace(config.dcm, mirror=False, gain=(1.0, 1.0)))
+    return replace(config, name="", dcm=replace(config.dcm, mirror=False, gain=(1.0, 1.0), coarse=1.0))
 
 
 def merge(first: Path, second: Path, share: float, out: Path, overwrite: bool) -> None:
