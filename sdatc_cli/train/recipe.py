@@ -27,11 +27,11 @@ class Recipe:
 LITE = {
     "vae": Recipe(batch=6, frames=1, patch=96, lr=2e-4, weights=ImageLossWeights(lpips=0.5, dists=0.25)),
     "dcm": Recipe(
-        batch=6,
+        batch=3,
         frames=1,
-        patch=128,
+        patch=192,
         lr=3e-4,
-        weights=ImageLossWeights(l1=0.5, lpips=1.0, dists=1.0, grid=2.0),
+        weights=ImageLossWeights(l1=0.5, lpips=1.5, dists=0.8, grid=2.0),
         perceptual_from=0.35,
         tuning=0.5,
         ema=0.998,

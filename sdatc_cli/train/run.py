@@ -28,7 +28,7 @@ from .stages import NETS, Stage, StageNet
 StageName = Literal["vae", "dcm", "diffusion", "decoder"]
 SIZES = {"lite": lite, "base": base}
 RUN_FILE = "run.json"
-HELD_OUT_BATCHES = 8
+HELD_OUT_BATCHES = 16
 CODE_PATCHES = 60_000  # patches that a linear code is fitted to
 
 
