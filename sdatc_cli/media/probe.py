@@ -175,13 +175,14 @@ def _color(stream: VideoStream, frame: VideoFrame) -> ColorInfo:
     )
 
 
-def _side_data(frame: VideoFrame, kind: Type) -> bytes:
+def side_data(frame: VideoFrame, kind: Type) -> bytes:
+    """What a decoder says of a frame beside its picture; nothing where it says nothing of this kind."""
     data: Any = frame.side_data
     return bytes(data[kind]) if kind in data else b""
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    data = _side_data(frame, Type.DISPLAYMATRIX)
+    data = side_data(frame, Type.DISPLAYMATRIX)
     if len(data) != 36:
         return None
     matrix = struct.unpack("9i", data)
@@ -190,8 +191,8 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
 
 def _mastering(frame: VideoFrame) -> Mastering | None:
     """HDR10 metadata from the side data, which are C structs of FFmpeg (libavutil/mastering_display_metadata.h)."""
-    display = _side_data(frame, Type.MASTERING_DISPLAY_METADATA)
-    light = _side_data(frame, Type.CONTENT_LIGHT_LEVEL)
+    display = side_data(frame, Type.MASTERING_DISPLAY_METADATA)
+    light = side_data(frame, Type.CONTENT_LIGHT_LEVEL)
     primaries = luminance = cll = fall = None
     if len(display) >= 88:
         values = struct.unpack("22i", display[:88])

@@ -10,7 +10,6 @@ import statistics
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import av.error
 import numpy as np
@@ -21,11 +20,11 @@ from av.video.stream import VideoStream
 
 from sdatc_cli.media.container import MAX_PIXELS, open_input
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import decoded
+from sdatc_cli.media.probe import decoded, side_data
 
 OPTIONS = {"export_side_data": "venc_params"}  # of a decoder, so that its frames can be asked
-LARGEST = 51.0
-RUN = 15  # frames looked at in one place
+_LARGEST = 51.0
+_RUN = 15  # frames looked at in one place
 _PLACES = 5
 
 _PARAMETERS = struct.Struct("@INNii")  # AVVideoEncParams: blocks, their offset, bytes of a block, kind, base
@@ -38,10 +37,9 @@ _VP9_STEP = (4, 8, 102, 152, 231, 353, 550, 743, 1007, 1369, 1828)
 
 def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
     """The mean over the picture; None when the decoder does not tell. Its decoder needs OPTIONS."""
-    data: Any = frame.side_data
-    if Type.VIDEO_ENC_PARAMS not in data:
+    content = side_data(frame, Type.VIDEO_ENC_PARAMS)
+    if not content:
         return None
-    content = bytes(data[Type.VIDEO_ENC_PARAMS])
     blocks, offset, size, kind, base = _PARAMETERS.unpack_from(content)
     value = float(base)
     if blocks:
@@ -55,7 +53,7 @@ def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
         value = _of_step(float(np.interp(value, _VP9_INDEX, _VP9_STEP)) / 8)
     else:
         return None
-    return min(max(value, 0.0), LARGEST)
+    return min(max(value, 0.0), _LARGEST)
 
 
 def _of_step(step: float) -> float:
@@ -100,7 +98,7 @@ def file_quantiser(info: MediaInfo) -> float | None:
                     container.seek(round(moment / (stream.time_base or 1)), stream=stream)
             values: list[float | None] = []
             with suppress(av.error.FFmpegError, ValueError, ArithmeticError, LookupError):  # the rest cannot be read
-                for frame in itertools.islice(decoded(container, stream), RUN):
+                for frame in itertools.islice(decoded(container, stream), _RUN):
                     values.append(frame_quantiser(frame, info.bit_depth))
             value = run_quantiser(values)
             if value is None:
