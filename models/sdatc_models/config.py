@@ -18,8 +18,6 @@ class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
     `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
-    `gain`: what the detail is scaled by where there is next to none, and where there is much (dcm.amplify); `coarse`:
-    how many times as much the latter is for coarsely compressed frames.
     `quantiser`: whether the network is told how coarsely the codec rounded the frames (dcm.Modulation).
     `enabled=False` is the ablation: bicubic enlargement.
     """
@@ -33,8 +31,6 @@ class DCMConfig:
     pairs: int = 1
     window: int = 8
     mirror: bool = False
-    gain: tuple[float, float] = (1.0, 1.0)
-    coarse: float = 1.0
     quantiser: bool = False
     enabled: bool = True
 
@@ -107,8 +103,17 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class DetailConfig:
+    """`gain`: what the detail is scaled by where there is next to none, and where there is much (detail.amplify);
+    `coarse`: how many times as much the latter is for coarsely compressed frames."""
+
+    gain: tuple[float, float] = (1.0, 1.0)
+    coarse: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. `guidance` is the tuned s of eq. (14)."""
+    """A whole model. `guidance` is the tuned s of eq. (14); `fusion`: frames learn from each other (fusion.py)."""
 
     name: str
     dcm: DCMConfig
@@ -116,6 +121,8 @@ class ModelConfig:
     unet: UNetConfig
     pcam: PCAMConfig = field(default_factory=PCAMConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    fusion: bool = False
+    detail: DetailConfig = field(default_factory=DetailConfig)
     guidance: float = 0.0
 
     @property
@@ -137,8 +144,6 @@ def lite() -> ModelConfig:
             blocks=2,
             pairs=24,
             mirror=True,
-            gain=(0.7, 1.5),
-            coarse=1.3,
             quantiser=True,
         ),
         vae=VAEConfig(
@@ -146,6 +151,8 @@ def lite() -> ModelConfig:
         ),
         unet=UNetConfig(channels=(32, 64, 128), layers=1, groups=8, prediction="residual"),
         schedule=ScheduleConfig(start=200, shift=True),
+        fusion=True,
+        detail=DetailConfig(gain=(0.7, 1.5), coarse=1.3),
     )
 
 
@@ -164,13 +171,13 @@ def tiny() -> ModelConfig:
     """The smallest network with every part in it, for tests."""
     return ModelConfig(
         name="tiny",
-        dcm=DCMConfig(
-            dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, gain=(0.7, 1.5), coarse=1.3, quantiser=True
-        ),
+        dcm=DCMConfig(dim=8, layers=2, heads=2, blocks=1, up_dim=4, mirror=True, quantiser=True),
         vae=VAEConfig(latent=16, channels=(8, 8, 8), layers=1, groups=4, stem=2, linear=True, attention=False),
         unet=UNetConfig(channels=(8, 16), layers=1, groups=4, prediction="residual"),
         pcam=PCAMConfig(size=4),
         schedule=ScheduleConfig(start=200, shift=True),
+        fusion=True,
+        detail=DetailConfig(gain=(0.7, 1.5), coarse=1.3),
     )
 
 

@@ -158,23 +158,6 @@ class RSTB(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-def coarseness(quantiser: Tensor) -> Tensor:
-    """Quantisers (N,) -> 0 up to 28 and where it is not known (NaN), 1 from 38 on, a straight line between."""
-    return ((quantiser - 28) / 10).clamp(0, 1).nan_to_num(0.0)
-
-
-def amplify(detail: Tensor, flat: float, textured: Tensor) -> Tensor:
-    """Detail (N, 3, H, W) times flat + (textured - flat) a / (a + 0.01), where a is the mean of |detail| around (ours).
-
-    `textured` (N,). More detail helps footage that is full of it and hurts what is smooth, and coarse compression takes
-    more of it away; the card of `lite` has the figures.
-    """
-    reach = 8  # the mean is over 17x17 pixels, a few of the small frame's
-    padded = F.pad(detail.abs().mean(1, keepdim=True), (reach,) * 4, mode="replicate")
-    activity = F.avg_pool2d(F.avg_pool2d(padded, (1, 2 * reach + 1), 1), (2 * reach + 1, 1), 1)
-    return detail * (flat + (textured[:, None, None, None] - flat) * activity / (activity + 0.01))
-
-
 class DCM(nn.Module):
     """Removes compression damage and enlarges four times.
 
@@ -202,7 +185,7 @@ class DCM(nn.Module):
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
 
         `quantiser` (N,): the codec's on H.264's scale, 0 to 51, NaN or None where it is not known. With `mirror` the
-        detail is the mean of what is made of the frames and of their mirror images; `gain` scales it.
+        detail is the mean of what is made of the frames and of their mirror images.
         """
         bicubic = self._bicubic(x_lq)
         if not self.config.enabled:
@@ -212,13 +195,10 @@ class DCM(nn.Module):
         detail = self._detail(x_lq, quantiser)
         if self.config.mirror:
             detail = (detail + self._detail(x_lq.flip(-1), quantiser).flip(-1)) / 2
-        detail, (flat, textured) = detail.to(bicubic.dtype), self.config.gain
-        if flat == textured == self.config.coarse == 1:
-            return bicubic + detail
-        return bicubic + amplify(detail, flat, textured * self.config.coarse ** coarseness(quantiser))
+        return bicubic + detail.to(bicubic.dtype)
 
     def once(self, x_lq: Tensor, quantiser: Tensor) -> Tensor:
-        """As `forward`, without mirror images and gain: what training sees."""
+        """As `forward`, without mirror images: what training sees."""
         bicubic = self._bicubic(x_lq)
         return bicubic + self._detail(x_lq, quantiser).to(bicubic.dtype) if self.config.enabled else bicubic
 

@@ -1,12 +1,13 @@
-"""Optical flow between neighbouring frames, resampled to the latent grid, with an occlusion mask.
+"""Optical flow between the frames of a clip; between neighbours also on the latent grid, with an occlusion mask.
 
 A flow F of shape (2, H, W) holds (x, y) displacements in pixels of its own grid: frame a at p shows what frame b
 shows at p + F(p), and `warp(b, F)` brings b onto a.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import cv2
 import numpy as np
@@ -60,31 +61,45 @@ def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return solver.calc(a, b, flow).transpose(2, 0, 1)
 
 
-def dis_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames (N, 3, h, w) in [0, 1] -> flows to the next and to the previous frame, each (N - 1, 2, h, w)."""
+def flows(frames: Tensor, pairs: Sequence[tuple[int, int]], method: str) -> Tensor:
+    """Flows (P, 2, h, w) from frame i to frame j of frames (N, 3, h, w) in [0, 1], for P pairs (i, j).
+
+    `method` is "dis" or "raft". ModuleNotFoundError for "raft" where torchvision is not installed.
+    """
+    return dis_flows(frames, pairs) if method == "dis" else raft_flows(frames, pairs)
+
+
+def dis_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """`flows` by DIS."""
     weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     grey = ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    pairs = list(pairwise(grey))
-    to_next = torch.from_numpy(np.stack([dis(a, b) for a, b in pairs]))
-    to_previous = torch.from_numpy(np.stack([dis(b, a) for a, b in pairs]))
-    return to_next.to(frames.device), to_previous.to(frames.device)
+    return torch.from_numpy(np.stack([dis(grey[i], grey[j]) for i, j in pairs])).to(frames.device)
 
 
-def raft_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """As `dis_flows`, by torchvision's RAFT. ModuleNotFoundError where torchvision is not installed."""
+def raft_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """`flows` by torchvision's RAFT."""
     raft = import_module("torchvision.models.optical_flow")
     height, width = frames.shape[-2:]
     model = raft.raft_small(weights=raft.Raft_Small_Weights.DEFAULT).to(frames.device).eval()
     size = (max(128, -(-height // 8) * 8), max(128, -(-width // 8) * 8))
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=False) * 2 - 1
-    a, b = large[:-1], large[1:]
-    return resample(model(a, b)[-1], height, width), resample(model(b, a)[-1], height, width)
+    a, b = (large[list(indices)] for indices in zip(*pairs, strict=True))
+    return resample(model(a, b)[-1], height, width)
+
+
+def clip_motion(frames: Tensor, method: str) -> Tensor:
+    """Flows between all frames of a clip (N, 3, h, w), N > 1: (N, N - 1, 2, 2h, 2w), from each to the others in their
+    order. Found on frames enlarged twice, where a codec's blocks and a flow's whole pixels disturb less."""
+    count = len(frames)
+    enlarged = F.interpolate(frames, scale_factor=2, mode="bicubic", align_corners=False)
+    return flows(enlarged, list(permutations(range(count), 2)), method).unflatten(0, (count, count - 1))
 
 
 def clip_flow(frames: Tensor, grid: tuple[int, int], method: str) -> ClipFlow | None:
-    """Flows of a clip (N, 3, h, w) on the latent `grid`; None for a single frame or method "none"."""
+    """Flows of a clip (N, 3, h, w) between neighbours on the latent `grid`; None for one frame or method "none"."""
     if method == "none" or frames.shape[0] < 2:
         return None
-    flows = dis_flows(frames) if method == "dis" else raft_flows(frames)
-    to_next, to_previous = (resample(flow, *grid) for flow in flows)
+    onward = list(pairwise(range(frames.shape[0])))
+    to_next = resample(flows(frames, onward, method), *grid)
+    to_previous = resample(flows(frames, [(b, a) for a, b in onward], method), *grid)
     return ClipFlow(to_next, to_previous, trusted(to_next, to_previous), trusted(to_previous, to_next))

@@ -1,5 +1,6 @@
-"""The whole of SDATC for one clip: DCM -> condition -> guided diffusion -> decoder with STAM and CFW -> colour."""
+"""The whole of SDATC for one clip: DCM -> condition -> guided diffusion -> decoder -> fusion -> detail -> colour."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from .color import correct, enlarge
 from .config import ModelConfig
 from .dcm import DCM
-from .flow import ClipFlow, clip_flow
+from .detail import amplify
+from .flow import ClipFlow, clip_flow, clip_motion
+from .fusion import fuse
 from .guidance import guided
 from .noise import frame_noise
 from .padding import pad_to_multiple
@@ -86,11 +89,16 @@ class Restorer(nn.Module):
         height, width = clip.shape[-2:]
         x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
         x_hr, z_0 = self._generate(x_lq, frames, options)
-        image = self.decode(z_0, x_hr, options)[..., : height * self.scale, : width * self.scale]
-        if options.detail != 1:
-            plain = enlarge(clip.to(self.device), (image.shape[-2], image.shape[-1]))
-            image = plain + options.detail * (image - plain)
-        return correct(image, clip.to(self.device), options.color).clamp(0, 1)
+        image = self._fused(self.decode(z_0, x_hr, options), x_lq, options)
+        image = image[..., : height * self.scale, : width * self.scale]
+        clip = clip.to(self.device)
+        plain = enlarge(clip, (height * self.scale, width * self.scale))
+        image = plain + options.detail * amplify(image - plain, self.config.detail, self._told(clip, options))
+        return correct(image, clip, options.color).clamp(0, 1)
+
+    def _told(self, clip: Tensor, options: RestoreOptions) -> Tensor:
+        """The quantiser of each frame of a clip, (N,); NaN where it is not known."""
+        return clip.new_full(clip.shape[:1], math.nan if options.quantiser is None else options.quantiser)
 
     def _check(self, clip: Tensor, frames: Sequence[int]) -> None:
         if clip.ndim != 4 or clip.shape[1] != 3 or not 1 <= clip.shape[0] <= self.clip_length:
@@ -124,8 +132,7 @@ class Restorer(nn.Module):
         """x_HR (N, 3, 4h, 4w) of x_LQ."""
 
         def run(x_lq: Tensor) -> Tensor:
-            told = None if options.quantiser is None else x_lq.new_full(x_lq.shape[:1], options.quantiser)
-            return self.dcm(x_lq, told)
+            return self.dcm(x_lq, self._told(x_lq, options))
 
         return tiled(run, [x_lq], [1], self.scale, options.tile)
 
@@ -210,3 +217,11 @@ class Restorer(nn.Module):
             return self.vae.decode(z, z.shape[0], f_e, options.fidelity, x).float()
 
         return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)
+
+    def _fused(self, image: Tensor, x_lq: Tensor, options: RestoreOptions) -> Tensor:
+        """Frames (N, 3, H, W) that have learnt from each other, along the motion of x_LQ."""
+        if not self.config.fusion or len(image) == 1 or options.flow == "none":
+            return image
+        motion = clip_motion(x_lq, options.flow)
+        scales = [self.scale, motion.shape[-1] / x_lq.shape[-1]]
+        return tiled(fuse, [image, motion], scales, self.scale, options.tile)

@@ -27,6 +27,7 @@ NAMES = ("sdatc", "bicubic", "lanczos", "real-esrgan")
 SWITCHES = {
     "dcm": ("on", "off"),
     "stam": ("on", "off"),
+    "fusion": ("on", "off"),
     "prompt": ("none", "prompt", "softmax", "pcam"),
     "quantiser": ("on", "off"),
 }
@@ -179,6 +180,8 @@ class Sdatc:
                 changed["dcm"] = replace(config.dcm, enabled=False)
             if self.switches.get("stam") == "off":
                 changed["vae"] = replace(config.vae, stam=False)
+            if self.switches.get("fusion") == "off":
+                changed["fusion"] = False
             if "prompt" in self.switches:
                 changed["pcam"] = replace(config.pcam, kind=self.switches["prompt"])  # pyright: ignore[reportArgumentType]
             self.restorer = load(folder, self.torch_device, self.torch_dtype, **changed)

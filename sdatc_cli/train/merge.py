@@ -4,15 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdatc_cli.errors import ModelError
-from sdatc_models.config import ModelConfig
+from sdatc_models.config import DetailConfig, ModelConfig
 
 from .export import write_model
 from .run import load_init
 
 
 def _networks(config: ModelConfig) -> ModelConfig:
-    """What two models must share: all but the name and how the DCM's result is presented."""
-    return replace(config, name="", dcm=replace(config.dcm, mirror=False, gain=(1.0, 1.0), coarse=1.0))
+    """What two models must share: all but the name and how the networks' result is presented."""
+    return replace(config, name="", dcm=replace(config.dcm, mirror=False), detail=DetailConfig())
 
 
 def merge(first: Path, second: Path, share: float, out: Path, overwrite: bool) -> None:

@@ -4,9 +4,9 @@
 
 Runs the model as it is and with one part changed at a time: the distortion control module off (bicubic instead), or not
 told how coarsely the clip was compressed, the prompt module none / prompt / softmax, spatio-temporal attention off,
-guidance off, and CFW at 0 / 0.5 / 0.75 / 1. Parts are switched off in a model that was trained with them, so the table
-shows how much the trained model leans on each. A kind of prompt that the model has no weights for is left out with a
-note.
+fusion of frames off, guidance off, and CFW at 0 / 0.5 / 0.75 / 1. Parts are switched off in a model that was trained
+with them, so the table shows how much the trained model leans on each. A kind of prompt that the model has no weights
+for is left out with a note.
 """
 
 import argparse
@@ -28,6 +28,7 @@ VARIANTS = (
     "sdatc:prompt=prompt",
     "sdatc:prompt=softmax",
     "sdatc:stam=off",
+    "sdatc:fusion=off",
     "sdatc:guidance=0",
     "sdatc:fidelity=0",
     "sdatc:fidelity=0.5",

@@ -5,7 +5,7 @@
 Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded with x264 at
 the CRF; the seventh is restored. Bicubic enlargement stands beside it. Give smooth clips as well as detailed ones: a
 network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the whole of
-each model as well, with its default settings.
+each model as well, with its default settings, on the frame among two others on either side.
 
 `grid` tells the pattern of four pixels that a network which enlarges four times can draw: the share of the finest
 detail's variance, in windows of 64 pixels, that is the same in every cell of 4x4 pixels; the median over all windows.
@@ -34,18 +34,19 @@ from sdatc_cli.media.read import FrameReader  # noqa: E402
 from sdatc_cli.train.degradation import Damage, degrade_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
+from sdatc_models.detail import amplify  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
 
-EDGE, FRAMES, SCORED = 256, 12, 6
+EDGE, FRAMES, SCORED, REACH = 256, 12, 6, 2
 
 
-def tensor(frame: np.ndarray) -> Tensor:
-    """(h, w, 3) uint8 -> (1, 3, h, w) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+def tensor(*frames: np.ndarray) -> Tensor:
+    """N frames (h, w, 3) uint8 -> (N, 3, h, w) in [0, 1]."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
 def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor, float | None]:
-    """LQ (1, 3, 64, 64) and HR (1, 3, 256, 256) of the scored frame, and the codec's quantiser."""
+    """LQ (5, 3, 64, 64) around the scored frame, its HR (1, 3, 256, 256), and the codec's quantiser."""
     with FrameReader(probe(clip)) as reader:
         frames = [frame.image for frame in itertools.islice(reader, first, first + FRAMES)]
     if len(frames) < FRAMES or min(frames[0].shape[:2]) < EDGE:
@@ -53,7 +54,7 @@ def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor, float | None
     y, x = ((edge - EDGE) // 2 for edge in frames[0].shape[:2])
     hr = np.stack([frame[y : y + EDGE, x : x + EDGE] for frame in frames])
     lq, quantiser = degrade_clip(hr, Damage("bicubic", "libx264", crf, None, 25))
-    return tensor(lq[SCORED]), tensor(hr[SCORED]), quantiser
+    return tensor(*lq[SCORED - REACH : SCORED + REACH + 1]), tensor(hr[SCORED]), quantiser
 
 
 def grid(image: Tensor) -> float:
@@ -67,13 +68,16 @@ def grid(image: Tensor) -> float:
 
 
 def distortion_control(model: Restorer, lq: Tensor, quantiser: float | None) -> Tensor:
-    """What the distortion control module makes of a frame."""
-    return model.dcm(lq, torch.tensor([math.nan if quantiser is None else quantiser]))
+    """What the distortion control module alone makes of the frame, with the model's share of detail."""
+    told = torch.tensor([math.nan if quantiser is None else quantiser])
+    frame = lq[REACH : REACH + 1]
+    plain = enlarge(frame, (EDGE, EDGE))
+    return plain + amplify(model.dcm(frame, told) - plain, model.config.detail, told)
 
 
 def whole(model: Restorer, lq: Tensor, quantiser: float | None) -> Tensor:
-    """What the whole model makes of a frame."""
-    return model.restore(lq, [0], RestoreOptions(quantiser=quantiser))
+    """What the whole model makes of the frame."""
+    return model.restore(lq, range(len(lq)), RestoreOptions(quantiser=quantiser))[REACH : REACH + 1]
 
 
 def main() -> None:
@@ -85,7 +89,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     words = parser.parse_args()
     pairs = [pair(clip, words.first, words.crf) for clip in words.clips]
-    methods = {"bicubic": lambda lq, quantiser: enlarge(lq, (EDGE, EDGE))}
+    methods = {"bicubic": lambda lq, quantiser: enlarge(lq[REACH : REACH + 1], (EDGE, EDGE))}
     for name in words.model:
         model = weights.load(name)
         methods[f"{Path(name).name} DCM"] = functools.partial(distortion_control, model)

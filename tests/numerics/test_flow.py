@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdatc_models.flow import clip_flow, dis_flows, resample, trusted, warp
+from sdatc_models.flow import clip_flow, flows, resample, trusted, warp
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -62,7 +62,8 @@ def test_resampling_scales_each_component_by_its_own_axis() -> None:
 
 @pytest.mark.parametrize("dx, dy", [(3, 0), (0, -2), (2, 1)])
 def test_dis_finds_a_translation_in_both_directions(dx: int, dy: int) -> None:
-    to_next, to_previous = dis_flows(moving_clip(3, dx, dy))
+    clip = moving_clip(3, dx, dy)
+    to_next, to_previous = flows(clip, [(0, 1), (1, 2)], "dis"), flows(clip, [(1, 0), (2, 1)], "dis")
     assert to_next.shape == to_previous.shape == (2, 2, 64, 80)
     for flow, sign in ((to_next, 1), (to_previous, -1)):
         middle = flow[..., 12:-12, 12:-12].mean((0, 2, 3))
@@ -85,7 +86,7 @@ def test_no_flow_for_one_frame_or_when_switched_off() -> None:
 
 
 def test_tiny_frames_have_no_motion() -> None:
-    assert torch.equal(dis_flows(torch.rand(2, 3, 12, 40))[0], torch.zeros(1, 2, 12, 40))
+    assert torch.equal(flows(torch.rand(2, 3, 12, 40), [(0, 1)], "dis"), torch.zeros(1, 2, 12, 40))
 
 
 def test_flow_is_trusted_where_it_leads_back() -> None:

@@ -32,7 +32,7 @@ def test_interpolation_is_pillows() -> None:
         ("sdatc:steps", "key=value"),
         ("sdatc:steps=many", "steps=many is not a number"),
         ("sdatc:stam=no", "stam=no: choose on or off"),
-        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, dcm, stam, prompt, quantiser,"),
+        ("sdatc:stepz=8", "unknown setting 'stepz'; known: model, dcm, stam, fusion, prompt, quantiser,"),
     ],
 )
 def test_bad_methods_are_told(text: str, told: str) -> None:
@@ -83,15 +83,17 @@ def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:
     assert all(np.array_equal(image, frame.image) for (_, image), frame in zip(found, wanted, strict=True))
 
 
-@pytest.mark.parametrize("switch", ["dcm=off", "stam=off", "prompt=none", "fidelity=0", "guidance=0"])
+@pytest.mark.parametrize("switch", ["dcm=off", "stam=off", "fusion=off", "prompt=none", "fidelity=0", "guidance=0"])
 def test_ablations_change_the_result(tiny_models: dict[str, Path], switch: str) -> None:
     plain = methods.make("sdatc:steps=2", str(tiny_models["lively"]), "cpu", "fp32")
     changed = methods.make(f"sdatc:steps=2:{switch}", str(tiny_models["lively"]), "cpu", "fp32")
+    wide = texture(24, 34, 0)
+    moving = replace(job(), frames=[wide[:, k : k + 32] for k in range(3)])
     results = []
     for method in (plain, changed):
         method.load()
         assert list(method.settings["sha256"]) == ["dcm.safetensors", "vae.safetensors", "unet.safetensors"]
-        results.append(np.stack([image for _, image in method.restore(job())]).astype(int))
+        results.append(np.stack([image for _, image in method.restore(moving)]).astype(int))
     same = switch == "guidance=0"  # what the tiny model does by default
     assert (np.abs(results[0] - results[1]).max() == 0) == same
 

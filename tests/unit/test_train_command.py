@@ -22,7 +22,7 @@ from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, tra
 from sdatc_cli.train.shards import open_shards
 from sdatc_cli.train.taught import TAUGHT
 from sdatc_models import weights
-from sdatc_models.config import tiny
+from sdatc_models.config import DetailConfig, tiny
 from sdatc_models.restorer import RestoreOptions, Restorer
 from tests.unit.train_helpers import RECIPE, make_shards, photo_folder
 
@@ -38,7 +38,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
     monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
-    recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE)
+    recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder", "fusion"), RECIPE)
     monkeypatch.setattr(runs, "LITE", recipes)
     monkeypatch.setitem(runs.RECIPES, "lite", recipes)
 
@@ -254,8 +254,8 @@ def test_export_refusals(shards: Path, tmp_path: Path, tiny_models: dict[str, Pa
 
 
 def test_merge_is_the_mean_of_every_weight(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    """With the first one's configuration, also where the two present the DCM's result differently."""
-    other = Restorer(replace(tiny(), dcm=replace(tiny().dcm, mirror=True, gain=(0.5, 2.0))))
+    """With the first one's configuration, also where the two present the networks' result differently."""
+    other = Restorer(replace(tiny(), dcm=replace(tiny().dcm, mirror=False), detail=DetailConfig((0.5, 2.0))))
     other.load_state_dict(weights.load(tiny_models["lively"]).state_dict())
     weights.save(other, tmp_path / "other")
     assert call("merge", tiny_models["still"], tmp_path / "other", "--share", 0.25, "-o", tmp_path / "mean") == 0
@@ -275,7 +275,7 @@ from sdatc_cli.train import run as runs
 from tests.unit.train_helpers import CLIPS, adversarial
 from sdatc_cli.train.loop import Limits
 from sdatc_cli.train.run import RunPlan, train_stage
-from sdatc_models.config import tiny
+from sdatc_models.config import DetailConfig, tiny
 
 runs.CODE_PATCHES = 2000
 shards, run, limits = Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), log_every=1)
