@@ -152,7 +152,7 @@ def lite() -> ModelConfig:
         unet=UNetConfig(channels=(32, 64, 128), layers=1, groups=8, prediction="residual"),
         schedule=ScheduleConfig(start=200, shift=True),
         fusion=True,
-        detail=DetailConfig(gain=(0.7, 1.5), coarse=1.3),
+        detail=DetailConfig(gain=(0.7, 1.65), coarse=1.27),
     )
 
 
