@@ -61,7 +61,8 @@ app.command()(doctor)
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command line; returns the exit code. Nothing but SystemExit of the interpreter itself escapes."""
+    """Runs a command line; returns the exit code. Nothing escapes but SystemExit of the interpreter itself, and
+    KeyboardInterrupt in the moments in which no command is at work."""
     debug = "--debug" in arguments
     try:
         with_code = app(arguments, prog_name="sdatc", standalone_mode=False)
@@ -94,12 +95,16 @@ def main() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     stop = _Stop()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        atexit.register(_stay_deaf)
-    code = run(sys.argv[1:])
-    stop.count = max(stop.count, 1)  # nothing is left to end
+    try:
+        if threading.current_thread() is threading.main_thread():
+            atexit.register(_stay_deaf)
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, stop)
+        code = run(sys.argv[1:])
+        stop.count = max(stop.count, 1)  # nothing is left to end
+    except KeyboardInterrupt:  # just before the command's own work, or just after it
+        code = Interrupted.exit_code
+        print_error("interrupted")
     sys.exit(code)
 
 

@@ -208,6 +208,25 @@ def test_ctrl_c_after_the_work_does_not_change_the_exit_code(late):
     assert p.returncode in (0, INTERRUPTED) and "Traceback" not in said
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_beside_the_work_is_an_interruption(when):
+    """In the moments in which the command's own handling does not stand yet, or no more."""
+    program = f"""
+import os, signal, sys
+import sdatc_cli.app as tool
+work = tool.run
+def run(arguments):
+    if {when!r} == "after":
+        work(arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+tool.run, sys.argv[1:] = run, ["--version"]
+tool.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == INTERRUPTED and done.stderr == "error: interrupted\n"
+    assert done.stdout.startswith("sdatc ") == (when == "after")
+
+
 def test_names_that_are_hard_to_quote(make_clip, tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("-dash.mkv", "100%d.mkv", 'it\'s "quoted".mkv', "new\nline.mkv", "ünï.mkv", "[a]*?.mkv"):
