@@ -100,6 +100,6 @@ def clip_flow(frames: Tensor, grid: tuple[int, int], method: str) -> ClipFlow | 
     if method == "none" or frames.shape[0] < 2:
         return None
     onward = list(pairwise(range(frames.shape[0])))
-    to_next = resample(flows(frames, onward, method), *grid)
-    to_previous = resample(flows(frames, [(b, a) for a, b in onward], method), *grid)
+    back = [(b, a) for a, b in onward]
+    to_next, to_previous = resample(flows(frames, [*onward, *back], method), *grid).chunk(2)
     return ClipFlow(to_next, to_previous, trusted(to_next, to_previous), trusted(to_previous, to_next))

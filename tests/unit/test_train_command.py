@@ -38,7 +38,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
     monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
-    recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder", "fusion"), RECIPE)
+    recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE)
     monkeypatch.setattr(runs, "LITE", recipes)
     monkeypatch.setitem(runs.RECIPES, "lite", recipes)
 
@@ -275,7 +275,7 @@ from sdatc_cli.train import run as runs
 from tests.unit.train_helpers import CLIPS, adversarial
 from sdatc_cli.train.loop import Limits
 from sdatc_cli.train.run import RunPlan, train_stage
-from sdatc_models.config import DetailConfig, tiny
+from sdatc_models.config import tiny
 
 runs.CODE_PATCHES = 2000
 shards, run, limits = Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), log_every=1)
