@@ -56,7 +56,11 @@ def reduce_clip(clip: np.ndarray, kernel: str) -> np.ndarray:
 
 
 def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:
-    """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back, and the quantiser."""
+    """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back, and the quantiser.
+
+    In one thread each: those of PyAV's decoders and frames live until Python collects them, and would pile up by the
+    thousand.
+    """
     options = {"crf": str(damage.crf)} if damage.crf is not None else {}
     if damage.codec == "libx265":
         options["x265-params"] = "log-level=none"
@@ -69,13 +73,15 @@ def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None
         if damage.bitrate is not None:
             stream.bit_rate = damage.bitrate
         for image in clip:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", threads=1)
+            out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     buffer.seek(0)
     with av.open(buffer, "r") as back:
-        back.streams.video[0].codec_context.options = quantiser.OPTIONS
+        decoder = back.streams.video[0].codec_context
+        decoder.options, decoder.thread_count = quantiser.OPTIONS, 1
         frames = list(back.decode(video=0))
-    decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    decoded = np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
     if decoded.shape != clip.shape:
         raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")
     return decoded, quantiser.run_quantiser([quantiser.frame_quantiser(frame) for frame in frames])

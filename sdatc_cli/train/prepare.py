@@ -9,7 +9,16 @@ import numpy as np
 
 from sdatc_cli.errors import InputError
 
-from .clips import PHOTO_SUFFIXES, VIDEO_SUFFIXES, find_files, photo_clip, read_photo, video_clip, video_frames
+from .clips import (
+    PHOTO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+    photo_clip,
+    read_photo,
+    sharpened,
+    video_clip,
+    video_frames,
+)
 from .degradation import SCALE, degrade_clip, random_damage
 from .shards import ClipPair, write_shard
 
@@ -31,6 +40,7 @@ class PreparePlan:
 
 def cut(hr: np.ndarray, plan: PreparePlan, rng: np.random.Generator) -> list[ClipPair]:
     """Degrade a window and cut it into patch clips at one random moment."""
+    hr = sharpened(hr, rng)
     lq, quantiser = degrade_clip(hr, random_damage(rng, (WINDOW // SCALE) ** 2))
     first = int(rng.integers(0, RUN - plan.frames + 1))
     when = slice(first, first + plan.frames)

@@ -1,6 +1,7 @@
 """Training data: prepared once, the same each time, refused when it is not what it should be."""
 
 import errno
+import gc
 import importlib.util
 import shutil
 from itertools import islice
@@ -20,7 +21,7 @@ from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train import batches
 from sdatc_cli.train.batches import ClipSampler, random_tint
-from sdatc_cli.train.clips import photo_clip
+from sdatc_cli.train.clips import photo_clip, sharpened
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, prepare
 from sdatc_cli.train.shards import JPEG, ClipPair, Shard, open_shards, write_shard
@@ -84,6 +85,20 @@ def test_a_clip_shows_from_a_little_to_nearly_all_of_a_photo() -> None:
     shares = [float(np.ptp(photo_clip(photo, 1, 128, rng).astype(float))) / 255 for _ in range(60)]
     assert min(shares) < 0.3 and max(shares) > 0.8
     assert photo_clip(photo[:100, :100], 2, 128, rng).shape == (2, 128, 128, 3)  # smaller than the view: reflected
+
+
+def test_most_clips_are_sharpened_and_keep_their_brightness() -> None:
+    clip, rng = np.stack([np.clip(texture(96, 96), 60, 190)] * 2), np.random.default_rng(0)
+    made = [sharpened(clip, rng) for _ in range(100)]
+    same = [np.array_equal(m, clip) for m in made]
+    assert 25 <= sum(same) <= 55
+    steps = float(np.abs(np.diff(clip.astype(float), axis=2)).mean())
+    for changed in (m for m, is_same in zip(made, same, strict=True) if not is_same):
+        assert changed.shape == clip.shape and changed.dtype == np.uint8
+        assert np.abs(np.diff(changed.astype(float), axis=2)).mean() > 1.05 * steps
+        assert abs(changed.mean() - clip.mean()) < 3
+    flat = np.full((2, 32, 32, 3), 99, np.uint8)
+    assert all(np.array_equal(sharpened(flat, rng), flat) for _ in range(10))
 
 
 def paint(shards: Path, clips: dict[int, int]) -> Path:
@@ -230,6 +245,21 @@ def test_every_codec_really_damages(codec: str, crf: int | None, bitrate: int | 
     assert out.shape == clip.shape
     assert 18 < psnr(out, clip) < 45
     assert quantiser is None if codec == "libx265" else quantiser is not None and 15 < quantiser < 45
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
+def test_codecs_leave_no_threads_behind() -> None:
+    """PyAV's decoders and frames wait for Python's collector; thousands of clips must not wait with their threads."""
+    clip = np.stack([texture(64, 96)] * 4)
+    compress(clip, Damage("bicubic", "libx264", 30, None, 25))
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/task").iterdir()))
+        for codec in ("libx264", "libx265"):
+            compress(clip, Damage("bicubic", codec, 30, None, 25))
+        assert len(list(Path("/proc/self/task").iterdir())) <= before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "area", "gaussian", "lanczos"])
