@@ -17,6 +17,7 @@ Prediction = Literal["epsilon", "v", "residual"]
 class DCMConfig:
     """Eq. (5). `blocks` RSTBs of `layers` Swin layers and `pairs` convolution pairs each.
 
+    `expansion`: how many times as wide as the features a pair is inside (Yu et al., 2018, WDSR).
     `mirror`: the mean of what is made of a frame and of its mirror image (self-ensemble; Timofte et al., 2016).
     `quantiser`: whether the network is told how coarsely the codec rounded the frames (dcm.Modulation).
     `enabled=False` is the ablation: bicubic enlargement.
@@ -29,6 +30,7 @@ class DCMConfig:
     up_dim: int = 16
     blocks: int = 6
     pairs: int = 1
+    expansion: int = 1
     window: int = 8
     mirror: bool = False
     quantiser: bool = False
@@ -143,6 +145,7 @@ def lite() -> ModelConfig:
             up_dim=24,
             blocks=2,
             pairs=24,
+            expansion=2,
             mirror=True,
             quantiser=True,
         ),
@@ -152,7 +155,7 @@ def lite() -> ModelConfig:
         unet=UNetConfig(channels=(32, 64, 128), layers=1, groups=8, prediction="residual"),
         schedule=ScheduleConfig(start=200, shift=True),
         fusion=True,
-        detail=DetailConfig(gain=(0.7, 1.65), coarse=1.27),
+        detail=DetailConfig(gain=(1.0, 1.2), coarse=1.15),
     )
 
 

@@ -117,11 +117,11 @@ class Modulation(nn.Module):
 class ConvPair(nn.Module):
     """Two 3x3 convolutions with a residual; a modulation between them where the network is told the quantiser."""
 
-    def __init__(self, dim: int, told: bool):
+    def __init__(self, dim: int, inside: int, told: bool):
         super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.modulation = Modulation(dim) if told else None
+        self.conv1 = nn.Conv2d(dim, inside, 3, padding=1)
+        self.conv2 = nn.Conv2d(inside, dim, 3, padding=1)
+        self.modulation = Modulation(inside) if told else None
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """x (B, C, H, W), code of `quantiser_code` -> the shape of x."""
@@ -146,7 +146,8 @@ class RSTB(nn.Module):
             SwinLayer(config.dim, config.heads, config.window, (first + i) % 2 * half, config.mlp_ratio)
             for i in range(config.layers)
         )
-        self.pairs = nn.ModuleList(ConvPair(config.dim, config.quantiser) for _ in range(config.pairs))
+        inside = config.dim * config.expansion
+        self.pairs = nn.ModuleList(ConvPair(config.dim, inside, config.quantiser) for _ in range(config.pairs))
 
     def forward(self, x: Tensor, mask: Tensor, code: Tensor) -> Tensor:
         """x (B, H, W, C), mask of `shift_mask`, code of `quantiser_code` -> the shape of x."""

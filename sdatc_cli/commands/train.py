@@ -16,7 +16,7 @@ train = typer.Typer(
     name="train",
     help="Trains the networks on your own photos and videos.",
     epilog="Order: prepare, teach and run --stage dcm --taught (if you like), then run --stage dcm, diffusion and "
-    "decoder, each from the model exported before it (or from the mean that merge makes). "
+    "decoder, each from the model exported before it (or from what merge or widen makes of it). "
     "Several GPUs or machines: accelerate launch -m sdatc_cli train run ... (on CPUs: torchrun -m sdatc_cli ...).",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -56,6 +56,7 @@ Table = Annotated[Path | None, typer.Option(help="A Markdown table of measuremen
 First = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model; what is not weights stays as in it.")]
 Second = Annotated[Path, typer.Argument(metavar="OTHER", help="A model of the same networks.")]
 SecondShare = Annotated[float, typer.Option("--share", help="The weight of OTHER in the mean, between 0 and 1.")]
+Times = Annotated[int, typer.Option("--times", help="How many times as wide as the features the pairs are to be.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a model in MODEL_DIR.")]
 
 
@@ -205,3 +206,20 @@ def merge(
 
     write(first, second, share, out, overwrite)
     output.Terminal(quiet).say(f"{out}: use it with sdatc upscale --model {out}")
+
+
+@train.command()
+def widen(
+    model: First,
+    out: ModelOut,
+    times: Times = 2,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Writes a model with wider convolutions in its DCM, which gives the same pictures and can learn more."""
+    settings.between("--times", times, 2)
+    from sdatc_cli.train.widen import widen as write
+
+    write(model, times, out, overwrite)
+    output.Terminal(quiet).say(f"{out}: train it with sdatc train run --stage dcm --init {out}")

@@ -225,6 +225,9 @@ def test_bad_command_lines(
             "already holds a model",
         ),
         ("merge", tiny_models["still"], tiny_models["lively"], "-o", tmp_path / "file" / "m"): (6, "cannot write"),
+        ("widen", tiny_models["lively"], "-o", tmp_path / "m", "--times", 1): (2, "--times 1"),
+        ("widen", tmp_path / "none", "-o", tmp_path / "m"): (4, "no model"),
+        ("widen", tiny_models["lively"], "-o", tiny_models["still"]): (6, "already holds a model"),
     }
     for arguments, (code, words) in cases.items():
         assert call(*arguments) == code, arguments
@@ -266,6 +269,24 @@ def test_merge_is_the_mean_of_every_weight(tmp_path: Path, tiny_models: dict[str
         torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], rtol=1e-3, atol=1e-4)
     assert "0.75 of the model `still` and 0.25 of `other`" in (tmp_path / "mean" / "README.md").read_text()
     assert call("merge", tiny_models["still"], tmp_path / "other", "-o", tmp_path / "mean", "-y") == 0
+
+
+def test_a_widened_model_gives_the_same_pictures_and_can_learn_more(
+    tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("widen", tiny_models["lively"], "--times", 3, "-o", tmp_path / "wide") == 0
+    old, wide = weights.load(tiny_models["lively"]), weights.load(tmp_path / "wide")
+    assert wide.config == replace(old.config, dcm=replace(old.config.dcm, expansion=3))
+    assert wide.dcm.blocks[0].pairs[0].conv1.weight.shape == (24, 8, 3, 3)
+    image, told = torch.rand(2, 3, 24, 32), torch.tensor([20.0, torch.nan])
+    with torch.no_grad():
+        torch.testing.assert_close(wide.dcm(image, told), old.dcm(image, told), rtol=0, atol=2e-4)
+    wide.dcm.requires_grad_(True).once(image, told).square().mean().backward()
+    new = wide.dcm.blocks[0].pairs[0].conv2.weight.grad[:, 8:]
+    assert new.abs().max() > 0
+    capsys.readouterr()
+    assert call("widen", tmp_path / "wide", "--times", 3, "-o", tmp_path / "again") == 2
+    assert "3 times as wide already" in capsys.readouterr().err
 
 
 SCRIPT = """
