@@ -112,14 +112,15 @@ class Restorer(nn.Module):
         """x_HR and a sampled Z_0 of x_LQ.
 
         Without guidance no frame's sample depends on another's. Each is then made by itself, and once for all the
-        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks.
+        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks. Not so on a card:
+        its kernels take less time than Python takes to call them, so that a whole clip costs as much as one frame.
         """
 
         def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
             x_hr = self._enlarge(x_lq, options)
             return x_hr, self.sample(self.encode(x_hr, options.tile), x_hr, frames, options)
 
-        if self._guidance(options):
+        if self._guidance(options) or self.device.type == "cuda":
             return make(x_lq, frames)
         made = [
             self._recent.get((frame, options), image, lambda image, frame=frame: make(image, [frame]))

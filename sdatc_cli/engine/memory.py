@@ -16,10 +16,10 @@ from sdatc_models.restorer import RestoreOptions
 
 SHARE = 0.7  # of the free memory that a clip may fill
 # What a clip takes at the peak, beside the weights. lite: measured in fp32 with every part at work, from 112x96 to
-# 320x256; base: an estimate; where it is too low, the tile is halved on the way.
+# 320x256; base: one measurement (128x128 LR pixels, bf16, an H200). Where it is too low, the tile is halved on the way.
 BUFFER_BYTES = 300_000_000  # however small the clip
 FRAME_BYTES = 1_300  # of every LR pixel of a frame, whatever the tile: x_HR, the picture, its colours corrected
-TILE_BYTES = {"lite": 7_500, "base": 60_000}  # of every LR pixel of a frame inside a tile
+TILE_BYTES = {"lite": 7_500, "base": 150_000}  # of every LR pixel of a frame inside a tile
 
 
 class CanRestore(Protocol):
