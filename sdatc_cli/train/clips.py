@@ -45,7 +45,8 @@ def shrink(image: np.ndarray, factor: float, squeeze: float = 1.0) -> np.ndarray
 def sharpened(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Most clips as a camera or an editor makes them: with an unsharp mask. The others as they are.
 
-    A photograph reduced to the size of a video frame has a quarter of the fine contrast that much real footage has.
+    Photographs reduced to the size of a video frame have a quarter of the power in fine detail that much real footage
+    has.
     """
     if rng.random() < 0.4:
         return clip

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sdatc_cli.errors import UsageError
 from sdatc_models.dcm import ConvPair
@@ -14,7 +13,7 @@ from .export import write_model
 from .run import load_init
 
 
-def widened(restorer: Restorer, expansion: int, seed: int = 0) -> Restorer:
+def widened(restorer: Restorer, expansion: int) -> Restorer:
     """A copy whose DCM has pairs `expansion` times as wide as its features, and gives the same pictures.
 
     The new channels of a pair start with random weights, and nothing is made of them yet. UsageError when they are that
@@ -23,7 +22,7 @@ def widened(restorer: Restorer, expansion: int, seed: int = 0) -> Restorer:
     config = restorer.config
     if expansion <= config.dcm.expansion:
         raise UsageError(f"the pairs are {config.dcm.expansion} times as wide already; choose more")
-    torch.manual_seed(seed)
+    torch.manual_seed(0)  # the same model each time
     wide = Restorer(replace(config, dcm=replace(config.dcm, expansion=expansion)))
     state = wide.state_dict()
     state |= {name: value for name, value in restorer.state_dict().items() if value.shape == state[name].shape}
@@ -38,20 +37,13 @@ def widened(restorer: Restorer, expansion: int, seed: int = 0) -> Restorer:
 def _widen(old: ConvPair, new: ConvPair) -> None:
     """Bring the weights of a pair into a wider one."""
     inside = old.conv1.out_channels
-    new.conv1.weight[:inside] = old.conv1.weight
-    _bias(new.conv1)[:inside] = _bias(old.conv1)
+    for name in ("weight", "bias"):
+        new.conv1.get_parameter(name)[:inside] = old.conv1.get_parameter(name)
     new.conv2.weight.zero_()
     new.conv2.weight[:, :inside] = old.conv2.weight
     if old.modulation is not None and new.modulation is not None:
-        for narrow, broad in zip(
-            *(pair.terms.weight.chunk(2) for pair in (old.modulation, new.modulation)), strict=True
-        ):
-            broad[:inside] = narrow  # scales, then shifts
-
-
-def _bias(conv: torch.nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
+        terms, wide = (pair.terms.weight.unflatten(0, (2, -1)) for pair in (old.modulation, new.modulation))
+        wide[:, :inside] = terms  # scales and shifts
 
 
 def widen(model: Path, expansion: int, out: Path, overwrite: bool) -> None:
