@@ -112,8 +112,8 @@ class Restorer(nn.Module):
         """x_HR and a sampled Z_0 of x_LQ.
 
         Without guidance no frame's sample depends on another's. Each is then made by itself, and once for all the
-        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks. Not so on a card:
-        its kernels take less time than Python takes to call them, so that a whole clip costs as much as one frame.
+        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks. Not so on a card,
+        which waits for Python between its kernels: there a clip goes through whole, with as many calls as one frame.
         """
 
         def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
