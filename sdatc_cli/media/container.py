@@ -2,12 +2,16 @@
 
 import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
+import av.logging
 from av.container import Flags, InputContainer
+from av.packet import Packet
+from av.stream import Stream
 
 from sdatc_cli.errors import InputError
 
@@ -113,6 +117,28 @@ def open_input(path: Path, protocols: tuple[str, ...] = (), **options: Any) -> I
         raise InputError(f"{show(path)}: not a video or damaged beyond reading ({one_line(error)})") from error
     container.flags &= ~Flags.gen_pts.value  # invented presentation times are wrong for H.264 in AVI
     return container
+
+
+def demux(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
+    """Packets of `streams` as they lie in the file, then an empty one of each, which lets a decoder empty itself.
+
+    A stream that FFmpeg meets only on the way is never among them: see `late_streams`.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError:  # where there are such streams, PyAV may look for them among those it knows, at the end
+        return
+
+
+def late_streams(container: InputContainer) -> list[str]:
+    """What was met on the way through the file beyond `container.streams`, like "Audio: aac"; read it first."""
+    av.logging.set_level(av.logging.INFO)  # the one way in which PyAV tells of them is FFmpeg's log
+    try:
+        told = cast(Any, container).dumps_format()  # not in PyAV's type stubs
+    finally:
+        av.logging.set_level(None)
+    found = re.findall(r"^  Stream #0:(\d+)[^:\n]*: (\w+: \w+)", told, re.MULTILINE)
+    return [what for index, what in found if int(index) >= len(container.streams)]
 
 
 def refers_outside(path: Path) -> bool:

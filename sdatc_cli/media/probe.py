@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.color import is_rgb
-from sdatc_cli.media.container import MAX_PIXELS, check_input, open_input, protocol_of, refers_outside, show
+from sdatc_cli.media.container import MAX_PIXELS, check_input, demux, open_input, protocol_of, refers_outside, show
 from sdatc_cli.media.images import is_image, probe_images
 from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
@@ -74,7 +74,7 @@ def stream_info(stream: Stream) -> StreamInfo:
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Frames of a stream, silently skipping what cannot be decoded, over a bounded number of packets."""
-    for count, packet in enumerate(container.demux(stream)):
+    for count, packet in enumerate(demux(container, stream)):
         if count > _FIRST_FRAME_PACKETS:
             return
         try:

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.checksum import checksum
 from sdatc_cli.media.color import Converter, is_rgb, resolve
-from sdatc_cli.media.container import MAX_PIXELS, one_line, open_input, show
+from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line, open_input, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
 from sdatc_cli.media.images import read_picture
@@ -223,6 +223,8 @@ class FrameReader:
         if cut:
             self.damage.append(f"the file is cut short: {cut[0]} of {cut[1]} bytes are there")
         missing = source.announced - source.count - source.discarded
+        if self._container is not None and (late := late_streams(self._container)):
+            self.damage.append(f"left out, for they begin only further into the file: {', '.join(late)}")
         if source.announced and missing > 0:
             self.damage.append(f"{missing} of {source.announced} frames that the file announces are not in it")
 
@@ -336,7 +338,7 @@ class _Source:
         """Packets of the stream with their numbers, going on after read errors where the demuxer can."""
         errors = number = 0
         last = None
-        packets = self._container.demux(self._stream)
+        packets = demux(self._container, self._stream)
         while number != self._care.stop:
             self._care.tell("read", number, self.seconds(last))
             try:
@@ -347,7 +349,7 @@ class _Source:
                     self._log.add(f"read errors ({one_line(error)})", self.seconds(last))
                 if errors > _MOST_READ_ERRORS:
                     return
-                packets = self._container.demux(self._stream)
+                packets = demux(self._container, self._stream)
                 continue
             if packet is None:
                 return

@@ -14,7 +14,7 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from sdatc_cli.errors import OutputError
-from sdatc_cli.media.container import one_line, open_input
+from sdatc_cli.media.container import demux, one_line, open_input
 from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
 from sdatc_cli.media.sound import SoundConverter, sound_codec
@@ -79,7 +79,7 @@ def _label(copy: Any, stream: Stream, container: str = "") -> Stream:
 def _picture(info: MediaInfo, index: int) -> bytes:
     """The file of a cover picture."""
     with open_input(info.path, info.protocols) as container:
-        return next((bytes(p) for p in container.demux(container.streams[index]) if p.size), b"")
+        return next((bytes(p) for p in demux(container, container.streams[index]) if p.size), b"")
 
 
 class StreamCopier:
@@ -146,7 +146,7 @@ class StreamCopier:
         for stream in self.input.streams:
             if stream not in wanted:
                 stream.discard = Discard.all
-        self._packets = self.input.demux(wanted) if wanted else iter(())
+        self._packets = demux(self.input, *wanted) if wanted else iter(())
 
     def advance(self, until: float | None) -> None:
         """Copy packets up to `until` (seconds of the output's clock), or all that are left if None."""
@@ -197,7 +197,7 @@ class StreamCopier:
             except (av.error.FFmpegError, OSError):  # damaged stretch: go on behind it
                 errors += 1
                 streams = [s for s in self.input.streams if s.index in self._copies]
-                self._packets = self.input.demux([s for s in streams if not isinstance(s, AttachmentStream)])
+                self._packets = demux(self.input, *(s for s in streams if not isinstance(s, AttachmentStream)))
         return None
 
     def _wanted(self, packet: Packet) -> bool:

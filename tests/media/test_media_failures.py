@@ -223,6 +223,22 @@ def test_damage_in_the_middle_is_told_with_its_time(tmp_path):
     assert any(" s)" in line or " s," in line for line in damage)
 
 
+def test_a_stream_that_begins_in_the_middle_is_told(tmp_path, ffmpeg):
+    """Recordings joined end to end, of which only the second has sound; the first is longer than what is probed."""
+    noise = np.random.default_rng(0).integers(0, 256, (22, 360, 640, 3), np.uint8)
+    fine = {"preset": "ultrafast", "crf": "5"}
+    silent = write_video(tmp_path / "silent.ts", noise, options=fine)
+    with_sound, joined = tmp_path / "sound.ts", tmp_path / "joined.ts"
+    ffmpeg("-i", silent, "-f", "lavfi", "-i", "sine=440:d=0.9", "-c:v", "copy", "-c:a", "aac", with_sound)
+    joined.write_bytes(silent.read_bytes() + with_sound.read_bytes() + silent.read_bytes())
+    assert len(probe(joined).streams) == 1
+    _, frames, damage = read_all(joined)
+    assert len(frames) == 3 * 22
+    assert damage == ["left out, for they begin only further into the file: Audio: aac"]
+    lost, _ = convert(joined, tmp_path / "out.mkv", scale=1)
+    assert lost == damage
+
+
 def test_a_file_that_changes_or_goes_is_an_error_of_input(source, tmp_path):
     info = probe(source)
     source.unlink()
