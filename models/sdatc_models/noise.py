@@ -19,4 +19,5 @@ def frame_noise(
         key = np.random.SeedSequence((seed, frame, step)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
         draws.append(torch.randn(shape, generator=generator))
-    return torch.stack(draws).to(device)
+    # Waiting for the copy, a card would run out of work.
+    return torch.stack(draws).to(device, non_blocking=device.type == "cuda")

@@ -32,6 +32,7 @@ class Schedule:
             self.alpha_bar = without_terminal_signal(self.alpha_bar)
         rising = (1 - self.alpha_bar) / (1 - self.alpha_bar[config.start - 1])
         self.eta = rising if config.shift else torch.zeros_like(rising)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def timesteps(self, steps: int) -> list[int]:
         """`steps` indices evenly spaced from `start` - 1 down to 0 (fewer if `start` is smaller)."""
@@ -46,13 +47,19 @@ class Schedule:
 
     def at(self, t: Tensor, like: Tensor) -> Tensor:
         """abar_t shaped to multiply `like`."""
-        abar = self.alpha_bar.to(device=like.device, dtype=torch.float32)[t.to(like.device)]
-        return abar.view(-1, *[1] * (like.ndim - 1))
+        return self._on(like.device)[0][t].view(-1, *[1] * (like.ndim - 1))
 
     def offset(self, x_0: Tensor, c_hr: Tensor, t: Tensor) -> Tensor:
         """sqrt(abar_t) eta_t (C_HR - x_0): what the shift adds to Z_t; zero without `shift`. t (N,)."""
-        eta = self.eta.to(device=x_0.device, dtype=torch.float32)[t.to(x_0.device)]
-        return self.at(t, x_0).sqrt() * eta.view(-1, *[1] * (x_0.ndim - 1)) * (c_hr - x_0)
+        eta = self._on(x_0.device)[1][t].view(-1, *[1] * (x_0.ndim - 1))
+        return self.at(t, x_0).sqrt() * eta * (c_hr - x_0)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """abar and eta, float32, on a device; brought there once, for a card would have to wait for it every time."""
+        if device not in self._tables:
+            with torch.inference_mode(False):
+                self._tables[device] = self.alpha_bar.to(device, torch.float32), self.eta.to(device, torch.float32)
+        return self._tables[device]
 
     def x_0_from_epsilon(self, z_t: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Solve eq. (2) for x_0."""

@@ -10,6 +10,7 @@ from .config import PCAMConfig, UNetConfig
 from .control import ConditionEncoder, encode, time_embedding
 from .layers import sublayers, zero_init
 from .pcam import PCAM
+from .recordings import Recordings
 from .schedule import Schedule
 
 
@@ -46,6 +47,7 @@ class UNet(nn.Module):
         # The prompt is always empty, so the text encoder's output is a constant; it is stored with the weights.
         self.register_buffer("context", torch.zeros(1, 77, config.context) if config.context else None)
         self.context: Tensor | None
+        self.recordings = Recordings()
         if config.prediction == "residual":
             zero_init(self.backbone.conv_out)
 
@@ -70,7 +72,7 @@ class UNet(nn.Module):
         """The estimate of x_0 in float32: C_HR plus the output ("residual"), or solved from the noise ("epsilon") or
         from v."""
         dtype = self.backbone.conv_in.weight.dtype
-        output = self(z_t.to(dtype), c_hr.to(dtype), t).float()
+        output = self.recordings.run(self, z_t.to(dtype), c_hr.to(dtype), t).float()
         if self.config.prediction == "residual":
             return c_hr.float() + output
         if self.config.prediction == "v":

@@ -130,18 +130,23 @@ def stream(output: tuple[int, int], clips: int) -> list[Frame]:
     return [Frame(pixels[i % LENGTH], i, Fraction(1, 25), i) for i in range(LENGTH + (clips - 1) * STRIDE)]
 
 
-def own(restorer: Restorer, frames: list[Frame], options: RestoreOptions) -> tuple[float, float, float]:
+def own(
+    restorer: Restorer, frames: list[Frame], options: RestoreOptions, recorded: bool
+) -> tuple[float, float, float]:
     """Of the restorer over a stream: seconds, peak gigabytes, floating-point operations."""
 
     def run(options: RestoreOptions) -> None:
         for _ in restore_frames(frames, lambda clip, at: restorer.restore(clip, at, options)):
             pass
 
+    restorer.unet.recordings.on = False  # nothing counts what is played back
     counts = []  # the work grows by as much with every step
     for steps in (1, 2):
         with FlopCounterMode(display=False) as counter:
             run(replace(options, steps=steps, seed=options.seed + 1))  # what it keeps must not serve the timed run
         counts.append(counter.get_total_flops())
+    restorer.unet.recordings.on = recorded
+    run(replace(options, steps=1, seed=options.seed + 1))  # records
     seconds, peak = measured(restorer.device, lambda: run(options))
     return seconds, peak, counts[0] + (options.steps - 1) * (counts[1] - counts[0])
 
@@ -163,6 +168,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2, help="clips in the timed stream")
     parser.add_argument("--solver", choices=["ddpm", "dpmpp"], default="ddpm")
     parser.add_argument("--flow", choices=["dis", "none"], default="dis")
+    parser.add_argument("--unrecorded", action="store_true", help="without CUDA graphs")
     parser.add_argument("--alone", action="store_true", help="without the plain loop")
     words = parser.parse_args()
     device = pick_device(words.device)
@@ -175,7 +181,7 @@ def main() -> None:
         width, height = map(int, text.split("x"))
         frames = stream((width, height), words.clips)
         restorer = lively(config, device).in_format(dtype).eval()
-        seconds, peak, work = own(restorer, frames, options)
+        seconds, peak, work = own(restorer, frames, options, not words.unrecorded)
         del restorer
         each, share = seconds / len(frames), 100 * work / seconds / rate
         print(f"{text}: {each:.3f} s a frame, {peak:.2f} GB, {share:.1f} % of the matrix rate", flush=True)
