@@ -26,6 +26,7 @@ Photos = Annotated[Path | None, typer.Option(help="A folder of photos, at least 
 Videos = Annotated[Path | None, typer.Option(help="A folder of videos.")]
 ShardsOut = Annotated[Path, typer.Option("-o", "--output", metavar="SHARDS", help="The folder for the shards.")]
 PerPhoto = Annotated[int, typer.Option(help="Moving windows made of each photo.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that make shards. [default: one a core]")]
 Patch = Annotated[int, typer.Option(help="Edge of a clip in pixels: 512 for base, 256 for lite.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
@@ -68,6 +69,7 @@ def prepare(
     per_photo: PerPhoto = 6,
     patch: Patch = 256,
     seed: Seed = 0,
+    workers: Workers = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -75,15 +77,17 @@ def prepare(
     settings.between("--per-photo", per_photo, 1)
     settings.one_of("--patch", patch, (128, 256, 512))
     settings.between("--seed", seed, 0)
+    settings.between("--workers", workers, 1)
     if photos is None and videos is None:
         raise UsageError("give --photos, --videos, or both")
+    from sdatc_cli.engine.cores import cores
     from sdatc_cli.train.prepare import PreparePlan
     from sdatc_cli.train.prepare import prepare as make
 
     terminal = output.Terminal(quiet)
     plan = PreparePlan(per_photo=per_photo, patch=patch, seed=seed)
-    with terminal.showing("preparing", "sources"):
-        made, skipped = make(photos, videos, out, plan, lambda done, total, name: terminal.progress(done, total))
+    with terminal.showing("preparing", "shards"):
+        made, skipped = make(photos, videos, out, plan, terminal.progress, workers or cores())
     for line in skipped:
         terminal.notice(f"left out: {line}")
     terminal.say(f"{out}: {made} shards, {len(skipped)} sources left out")

@@ -20,6 +20,7 @@ from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]
 
 from sdatc_cli.engine import ray_task
+from sdatc_cli.engine.cores import cores
 from sdatc_cli.engine.crew import Event, Failed, Lost
 from sdatc_cli.engine.device import DTYPES, dtype_name, pick_dtype
 from sdatc_cli.engine.job import Job, identity_of
@@ -253,8 +254,7 @@ def _as_here(encode: EncodeOptions) -> EncodeOptions:
     """x264 cuts a picture into as many slices as there are cores: let the nodes do as this machine would."""
     if find_codec(encode.codec).name != "libx264" or "threads" in dict(encode.options):
         return encode
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return replace(encode, options=(*encode.options, ("threads", str(cores))))
+    return replace(encode, options=(*encode.options, ("threads", str(cores()))))
 
 
 def _alive() -> list[dict[str, Any]]:

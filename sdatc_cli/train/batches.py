@@ -1,14 +1,19 @@
-"""Training batches. Batch k of rank r is a function of (seed, r, k) alone, so a resumed run sees the same data."""
+"""Training batches. Batch k of rank r is a function of (seed, r, k) and of the shards there are, so a resumed run sees
+the same data. Shards that `prepare` adds meanwhile join in.
+"""
 
+from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdatc_cli.engine.cores import cores
 from sdatc_cli.errors import InputError
 
 from .degradation import SCALE
@@ -50,6 +55,8 @@ def random_tint(rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(gain[:, None] * (saturation * np.eye(3) + (1 - saturation) * grey)).float()
 
 
+MOST_READERS = 8  # threads that load batches
+LOOK_EVERY = 50  # batches, then the folder is looked at for new shards
 FORGOTTEN = 0.15  # the share of examples whose quantiser is not told: many a decoder does not know it
 
 
@@ -63,21 +70,32 @@ class ClipSampler:
 
         `taught`: single frames, and only those of which a teacher's picture lies beside the shards.
         """
-        self.shards: list[Shard] = open_shards(shards)
-        self.batch, self.frames, self.patch, self.key = batch, frames, patch, (seed, rank)
-        edge = self.shards[0].lq.shape[2] * SCALE
-        if patch > edge or frames > self.shards[0].frames:
-            have = f"{self.shards[0].frames} frames of {edge} pixels"
-            raise InputError(f"these shards hold {have}, the stage asks for {frames} of {patch}")
+        self.folder, self.batch, self.frames, self.patch, self.key = shards, batch, frames, patch, (seed, rank)
         self.taught = taught_pictures(shards) if taught else None
+        self.shards: list[Shard] = []
+        self._open()
         if taught and (frames != 1 or not self.taught):
             raise InputError(f"no pictures of a teacher in {shards}; make some with: sdatc train teach {shards}")
+
+    def _open(self) -> None:
+        """The shards that the folder holds now."""
+        self.shards = open_shards(self.folder, self.shards)
+        for shard in self.shards:
+            edge = shard.lq.shape[2] * SCALE
+            if self.patch > edge or self.frames > shard.frames:
+                have = f"{shard.frames} frames of {edge} pixels"
+                raise InputError(f"{shard.path} holds {have}, the stage asks for {self.frames} of {self.patch}")
         self.clips = [
             (shard, clip)
             for shard in self.shards
             for clip in range(len(shard))
             if self.taught is None or (shard.path.stem, clip) in self.taught
         ]
+
+    def refresh(self) -> None:
+        """Takes up the shards that were added to the folder. InputError for one that cannot be used."""
+        if len(list(self.folder.glob("*.safetensors"))) != len(self.shards):
+            self._open()
 
     def example(self, rng: np.random.Generator) -> tuple[list[np.ndarray], float]:
         """One crop: hr (N, 4p, 4p, 3), lq (N, p, p, 3) and, if asked for, the teacher's, like hr; uint8.
@@ -115,10 +133,13 @@ class ClipSampler:
         return Batch(hr, lq, torch.tensor(quantisers), *taught)
 
     def iterate(self, first_step: int) -> Generator[Batch]:
-        """Endless batches from `first_step` on, the next one loading while the current one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(self.load, first_step)
-            while True:
-                first_step += 1
-                ready, pending = pending, pool.submit(self.load, first_step)
+        """Endless batches from `first_step` on, the next ones loading while the current one is used."""
+        readers = min(MOST_READERS, max(1, cores() // 4))
+        with ThreadPoolExecutor(readers) as pool:
+            pending = deque(pool.submit(self.load, first_step + i) for i in range(readers))
+            for step in count(first_step + readers):
+                if step % LOOK_EVERY == 0:
+                    self.refresh()
+                ready = pending.popleft()
+                pending.append(pool.submit(self.load, step))
                 yield ready.result()

@@ -1,13 +1,19 @@
 """`sdatc train prepare`: photos and videos -> shards. The same sources and seed give the same shards."""
 
 import hashlib
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from sdatc_cli.errors import InputError
+from sdatc_cli.errors import DeviceError, InputError
 
 from .clips import (
     PHOTO_SUFFIXES,
@@ -24,6 +30,7 @@ from .shards import ClipPair, write_shard
 
 WINDOW = 512  # HR edge that is encoded as one picture; motion prediction then works as in a real video
 RUN = 15  # frames that are encoded together
+SHARD_WINDOWS = 8  # of a photo, in one shard
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,40 @@ def cut(hr: np.ndarray, plan: PreparePlan, rng: np.random.Generator) -> list[Cli
     return pairs
 
 
-def source_pairs(path: Path, plan: PreparePlan, rng: np.random.Generator) -> list[ClipPair]:
-    """All clip pairs of one photo or video."""
+@dataclass(frozen=True)
+class Part:
+    """What one shard is made of: `windows` moving windows of a photo, or a whole video (0)."""
+
+    source: Path
+    target: Path
+    windows: int
+    seed: int
+
+
+def parts(sources: Sequence[Path], out: Path, plan: PreparePlan) -> list[Part]:
+    """The shards to be made, a part of every source before the second one of any: what is there early is varied."""
+    found: list[tuple[int, Part]] = []
+    for source in sources:
+        windows = plan.per_photo if source.suffix.lower() in PHOTO_SUFFIXES else 0
+        for first in range(0, max(windows, 1), SHARD_WINDOWS):
+            words = f"{source.name}:{source.stat().st_size}:{plan}:{first}"
+            digest = hashlib.sha256(words.encode()).digest()
+            target = out / f"{source.stem}-{digest.hex()[:8]}.safetensors"
+            seed = int.from_bytes(digest[:8], "big")
+            found.append((first, Part(source, target, min(SHARD_WINDOWS, windows - first) if windows else 0, seed)))
+    return [part for _, part in sorted(found, key=lambda numbered: numbered[0])]
+
+
+def clip_pairs(part: Part, plan: PreparePlan) -> list[ClipPair]:
+    """All clip pairs of a part; none where the source is too small. InputError where it cannot be read."""
     pairs: list[ClipPair] = []
-    if path.suffix.lower() in PHOTO_SUFFIXES:
-        photo = read_photo(path)
-        for _ in range(plan.per_photo if min(photo.shape[:2]) >= WINDOW else 0):
+    rng = np.random.default_rng(part.seed)
+    if part.windows:
+        photo = read_photo(part.source)
+        for _ in range(part.windows if min(photo.shape[:2]) >= WINDOW else 0):
             pairs += cut(photo_clip(photo, RUN, WINDOW, rng), plan, rng)
         return pairs
-    for run in video_frames(path, plan.stride, RUN):
+    for run in video_frames(part.source, plan.stride, RUN):
         for _ in range(plan.per_video_run):
             clip = video_clip(run, min(WINDOW, *run.shape[1:3]), rng)
             if clip is not None and clip.shape[1] >= WINDOW:
@@ -78,37 +110,73 @@ def _square(clip: np.ndarray) -> list[tuple[int, int]]:
     return [(0, 0), (0, WINDOW - clip.shape[1]), (0, WINDOW - clip.shape[2]), (0, 0)]
 
 
-def prepare(
-    photos: Path | None, videos: Path | None, out: Path, plan: PreparePlan, progress: Callable[[int, int, str], None]
-) -> tuple[int, list[str]]:
-    """One shard a source. Shards already there are kept (resumable). Returns (clips made, what was left out and why).
+def make_shard(part: Part, plan: PreparePlan) -> str | None:
+    """Writes the shard of a part, or says why there is none. A shard already there is kept."""
+    if part.target.exists():
+        return None
+    try:
+        pairs = clip_pairs(part, plan)
+    except InputError as error:
+        return str(error)
+    if not pairs:
+        return f"too small for a {WINDOW} pixel window: {part.source}"
+    write_shard(part.target, pairs, {"source": part.source.name, **plan.__dict__})
+    return None
 
-    Raises InputError when no source gives a clip.
+
+def prepare(
+    photos: Path | None,
+    videos: Path | None,
+    out: Path,
+    plan: PreparePlan,
+    progress: Callable[[int, int], None],
+    workers: int = 1,
+) -> tuple[int, list[str]]:
+    """The shards of all sources, made by so many processes; resumable. Returns (how many there are, sources left out
+    and why).
+
+    `progress` hears how many are done and of how many. InputError when no source gives a clip, OutputError, DeviceError
+    when a process comes to a sudden end.
     """
     sources = find_files(photos, PHOTO_SUFFIXES) if photos else []
     sources += find_files(videos, VIDEO_SUFFIXES) if videos else []
     if not sources:
         raise InputError("no photos or videos found to make shards from")
     out.mkdir(parents=True, exist_ok=True)
-    made, skipped = 0, []
-    for i, path in enumerate(sources):
-        progress(i, len(sources), path.name)
-        digest = hashlib.sha256(f"{path.name}:{path.stat().st_size}:{plan}".encode()).digest()
-        target = out / f"{path.stem}-{digest.hex()[:8]}.safetensors"
-        if target.exists():
+    wanted = parts(sources, out, plan)
+    made, left_out = 0, dict[Path, str]()
+    progress(0, len(wanted))
+    for done, (part, reason) in enumerate(_made(wanted, plan, workers), 1):
+        if reason is None:
             made += 1
-            continue
-        try:
-            pairs = source_pairs(path, plan, np.random.default_rng(int.from_bytes(digest[:8], "big")))
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        if not pairs:
-            skipped.append(f"too small for a {WINDOW} pixel window: {path}")
-            continue
-        write_shard(target, pairs, {"source": path.name, **plan.__dict__})
-        made += 1
-    progress(len(sources), len(sources), "")
+        else:
+            left_out[part.source] = reason
+        progress(done, len(wanted))
     if not made:
-        raise InputError(f"nothing usable: {skipped[0]}")
-    return made, skipped
+        raise InputError(f"nothing usable: {left_out[sources[0]]}")
+    return made, [left_out[source] for source in sources if source in left_out]
+
+
+def _made(wanted: Sequence[Part], plan: PreparePlan, workers: int) -> Iterator[tuple[Part, str | None]]:
+    """Each part as it is done, with the reason where there is no shard of it."""
+    if workers == 1:
+        yield from ((part, make_shard(part, plan)) for part in wanted)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker)
+    try:
+        pending = {pool.submit(make_shard, part, plan): part for part in wanted}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            "a process that made shards ended suddenly, perhaps for want of memory; what is done is kept, run the same "
+            "command with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """One core a process, and a silent end at Ctrl-C."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))

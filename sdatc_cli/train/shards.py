@@ -95,9 +95,10 @@ class Shard:
         return image[..., ::-1]
 
 
-def open_shards(folder: Path) -> list[Shard]:
-    """Every shard of a folder, in name order. InputError if there is none."""
+def open_shards(folder: Path, known: Sequence[Shard] = ()) -> list[Shard]:
+    """Every shard of a folder, in name order; those `known` are not read again. InputError if there is none."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise InputError(f"no shards in {folder}; make some with: sdatc train prepare")
-    return [Shard(path) for path in paths]
+    read = {shard.path: shard for shard in known}
+    return [read.get(path) or Shard(path) for path in paths]

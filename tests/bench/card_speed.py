@@ -130,9 +130,7 @@ def stream(output: tuple[int, int], clips: int) -> list[Frame]:
     return [Frame(pixels[i % LENGTH], i, Fraction(1, 25), i) for i in range(LENGTH + (clips - 1) * STRIDE)]
 
 
-def own(
-    restorer: Restorer, frames: list[Frame], options: RestoreOptions, recorded: bool
-) -> tuple[float, float, float]:
+def own(restorer: Restorer, frames: list[Frame], options: RestoreOptions, recorded: bool) -> tuple[float, float, float]:
     """Of the restorer over a stream: seconds, peak gigabytes, floating-point operations."""
 
     def run(options: RestoreOptions) -> None:

@@ -4,6 +4,7 @@ import errno
 import gc
 import importlib.util
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sdatc_cli.train import batches
 from sdatc_cli.train.batches import ClipSampler, random_tint
 from sdatc_cli.train.clips import photo_clip, sharpened
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
-from sdatc_cli.train.prepare import PreparePlan, prepare
+from sdatc_cli.train.prepare import PreparePlan, parts, prepare
 from sdatc_cli.train.shards import JPEG, ClipPair, Shard, open_shards, write_shard
 from sdatc_cli.train.taught import TAUGHT, read_taught, taught_frame, taught_pictures, teach
 from tests.conftest import texture
@@ -67,6 +68,46 @@ def test_an_interrupted_preparation_is_taken_up(made: Path, tmp_path: Path) -> N
     assert prepare(photos, None, out, PLAN, ignore)[0] == 2
     assert kept.stat().st_mtime_ns == before
     assert len(open_shards(out)) == 2
+
+
+def test_several_processes_make_the_same_shards_in_parts(tmp_path: Path) -> None:
+    """A photo of ten windows is two shards, the second of which comes after the first one of every other source."""
+    photos, plan = photo_folder(tmp_path / "photos"), replace(PLAN, per_photo=10)
+    Image.fromarray(texture(520, 530, seed=3)).save(photos / "a.png")
+    (photos / "broken.png").write_bytes(b"not a picture")
+    sources = sorted(photos.iterdir())
+    order = [part.source for part in parts(sources, tmp_path, plan)]
+    assert order == sources * 2
+    told: list[tuple[int, int]] = []
+    made = {}
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        found, left_out = prepare(photos, None, out, plan, lambda *done: told.append(done), workers)
+        assert found == 4 and left_out == [f"not a readable photo: {photos / 'broken.png'}"]
+        made[workers] = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert made[1] == made[2] and len(made[1]) == 4
+    assert told == [(done, 6) for done in range(7)] * 2
+
+
+def test_shards_that_are_added_meanwhile_join_in(made: Path, tmp_path: Path) -> None:
+    """Batches are as before until the folder is looked at again."""
+    shards = Path(shutil.copytree(made, tmp_path / "shards"))
+    sampler = ClipSampler(shards, 2, 1, 128, seed=0)
+    (shard,) = sampler.shards
+    sampler.refresh()
+    assert sampler.shards == [shard]
+    shutil.copy(shard.path, shards / "other.safetensors")
+    assert {clip[0].path for clip in sampler.clips} == {shard.path}
+    sampler.refresh()
+    assert {clip[0].path.name for clip in sampler.clips} == {shard.path.name, "other.safetensors"}
+    assert shard in sampler.shards, "it is not read again"
+    small = tmp_path / "small"
+    write_shard(
+        small, [ClipPair(np.zeros((5, 64, 64, 3), np.uint8), np.zeros((5, 16, 16, 3), np.uint8))], {"source": "x"}
+    )
+    small.rename(shards / "small.safetensors")
+    with pytest.raises(InputError, match=r"small.safetensors holds 5 frames of 64 pixels, the stage asks for 1 of 128"):
+        sampler.refresh()
 
 
 def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
@@ -314,5 +355,5 @@ def test_crops_turns_and_flips_are_the_same_for_both(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_asks_for_more_than_the_shards_hold_is_told(made: Path) -> None:
-    with pytest.raises(InputError, match="hold 5 frames of 128 pixels, the stage asks for 5 of 512"):
+    with pytest.raises(InputError, match="holds 5 frames of 128 pixels, the stage asks for 5 of 512"):
         ClipSampler(made, batch=1, frames=5, patch=512, seed=0)

@@ -38,7 +38,7 @@ def photo_folder(folder: Path) -> Path:
 
 
 def make_shards(folder: Path) -> Path:
-    prepare(photo_folder(folder / "photos"), None, folder / "shards", PLAN, lambda done, total, name: None)
+    prepare(photo_folder(folder / "photos"), None, folder / "shards", PLAN, ignore)
     return folder / "shards"
 
 
