@@ -42,6 +42,10 @@ class Recordings:
         self._size: Hashable = None
         self._kept: dict[Hashable, Recording | None] = {}
 
+    def clear(self) -> None:
+        """Gives back the memory that recordings hold."""
+        self._kept.clear()
+
     def run(self, network: nn.Module, *inputs: Tensor) -> Tensor:
         """`network` of tensors on one device, the first of them (N, C, H, W)."""
         if not (self.on and inputs[0].is_cuda) or torch.is_grad_enabled():
@@ -49,7 +53,7 @@ class Recordings:
         # Where the weights lie is written into a recording.
         size = (inputs[0].shape[-2:], next(network.parameters()).data_ptr())
         if size != self._size:
-            self._kept.clear()
+            self.clear()
             self._size = size
         key = tuple((x.shape, x.dtype) for x in inputs)
         with torch.cuda.device(inputs[0].device):

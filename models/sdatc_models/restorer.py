@@ -88,8 +88,12 @@ class Restorer(nn.Module):
         self._check(clip, frames)
         height, width = clip.shape[-2:]
         x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
-        x_hr, z_0 = self._generate(x_lq, frames, options)
-        image = self._fused(self.decode(z_0, x_hr, options), x_lq, options)
+        try:
+            x_hr, z_0 = self._generate(x_lq, frames, options)
+            image = self._fused(self.decode(z_0, x_hr, options), x_lq, options)
+        except RuntimeError:
+            self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
+            raise
         image = image[..., : height * self.scale, : width * self.scale]
         clip = clip.to(self.device)
         plain = enlarge(clip, (height * self.scale, width * self.scale))

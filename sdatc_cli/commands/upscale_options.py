@@ -26,7 +26,9 @@ Scale = Annotated[int, _in(QUALITY, help="2, 3 or 4 times the size; 2 and 3 are 
 Model = Annotated[str, _in(QUALITY, help="lite, base, or the path of a model folder.")]
 Steps = Annotated[int, _in(QUALITY, help="Denoising steps, 1 to 1000.")]
 Solver = Annotated[Literal["ddpm", "dpmpp"], _in(QUALITY, help="How a step is taken; dpmpp needs fewer of them.")]
-Fidelity = Annotated[float, _in(QUALITY, help="0 (free) to 1 (true to the input): the weight omega of eq. (12).")]
+Fidelity = Annotated[
+    float, _in(QUALITY, help="0 (free) to 1 (true to the input): omega of eq. (12); lite has no use for it yet.")
+]
 Detail = Annotated[
     float, _in(QUALITY, help="How much of what the networks add is shown, 0 to 2: below 1 softer, above 1 sharper.")
 ]
@@ -39,7 +41,10 @@ Quantiser = Annotated[
     ),
 ]
 Guidance = Annotated[float | None, _in(QUALITY, help="Strength of the motion guidance, 0 for none. [default: tuned]")]
-Flow = Annotated[Literal["dis", "raft", "none"], _in(QUALITY, help="Optical flow; raft needs torchvision.")]
+Flow = Annotated[
+    Literal["dis", "raft", "none"],
+    _in(QUALITY, help="Optical flow; none keeps frames apart, raft needs torchvision."),
+]
 Color = Annotated[Literal["adain", "wavelet", "none"], _in(QUALITY, help="How colours are kept.")]
 Seed = Annotated[int, _in(QUALITY, help="The noise; the same seed gives the same video.")]
 
