@@ -7,7 +7,7 @@ shows at p + F(p), and `warp(b, F)` brings b onto a.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import pairwise, permutations
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -69,11 +69,16 @@ def flows(frames: Tensor, pairs: Sequence[tuple[int, int]], method: str) -> Tens
     return dis_flows(frames, pairs) if method == "dis" else raft_flows(frames, pairs)
 
 
+def grey(frames: Tensor) -> np.ndarray:
+    """Luma (N, h, w) uint8 of frames (N, 3, h, w) in [0, 1]."""
+    weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
 def dis_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """`flows` by DIS."""
-    weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    grey = ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return torch.from_numpy(np.stack([dis(grey[i], grey[j]) for i, j in pairs])).to(frames.device)
+    images = grey(frames)
+    return torch.from_numpy(np.stack([dis(images[i], images[j]) for i, j in pairs])).to(frames.device)
 
 
 def raft_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
@@ -85,14 +90,6 @@ def raft_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=False) * 2 - 1
     a, b = (large[list(indices)] for indices in zip(*pairs, strict=True))
     return resample(model(a, b)[-1], height, width)
-
-
-def clip_motion(frames: Tensor, method: str) -> Tensor:
-    """Flows between all frames of a clip (N, 3, h, w), N > 1: (N, N - 1, 2, 2h, 2w), from each to the others in their
-    order. Found on frames enlarged twice, where a codec's blocks and a flow's whole pixels disturb less."""
-    count = len(frames)
-    enlarged = F.interpolate(frames, scale_factor=2, mode="bicubic", align_corners=False)
-    return flows(enlarged, list(permutations(range(count), 2)), method).unflatten(0, (count, count - 1))
 
 
 def clip_flow(frames: Tensor, grid: tuple[int, int], method: str) -> ClipFlow | None:

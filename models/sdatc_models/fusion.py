@@ -40,7 +40,7 @@ def agreement(image: Tensor, near: Tensor, motion: Tensor) -> Tensor:
 def fuse(clip: Tensor, motion: Tensor) -> Tensor:
     """Frames (N, 3, H, W) with what is coarse in them from all that agree.
 
-    `motion` (N, N - 1, 2, h, w): the flows from each frame to the others in their order (flow.clip_motion).
+    `motion` (N, N - 1, 2, h, w): the flows from each frame to the others in their order (motion.clip_motion).
     """
     fused = []
     for i in range(len(clip)):  # one after the other, in a fifth of the memory

@@ -13,9 +13,10 @@ from .color import correct, enlarge
 from .config import ModelConfig
 from .dcm import DCM
 from .detail import amplify
-from .flow import ClipFlow, clip_flow, clip_motion
+from .flow import ClipFlow, clip_flow
 from .fusion import fuse
 from .guidance import guided
+from .motion import Motion, Steps, clip_motion
 from .noise import frame_noise
 from .padding import pad_to_multiple
 from .recent import Recent
@@ -62,6 +63,7 @@ class Restorer(nn.Module):
         self.unet = UNet(config.unet, config.pcam, config.vae.latent)
         self.schedule = Schedule(config.schedule)
         self._recent: Recent[tuple[Tensor, Tensor]] = Recent(self.clip_length)
+        self._motion = Motion(self.clip_length)
 
     def in_format(self, dtype: torch.dtype) -> "Restorer":
         """The networks in `dtype`. A linear code stays in float32: it carries the picture itself, which half precision
@@ -87,10 +89,12 @@ class Restorer(nn.Module):
         """
         self._check(clip, frames)
         height, width = clip.shape[-2:]
-        x_lq = pad_to_multiple(clip.to(self.device), max(ALIGN, self.config.multiple // self.scale))
+        x_lq = pad_to_multiple(clip, max(ALIGN, self.config.multiple // self.scale))
+        fusing = self.config.fusion and len(clip) > 1 and options.flow != "none"
+        steps = self._motion.begin(x_lq, frames, options.flow, self.device) if fusing else []
         try:
-            x_hr, z_0 = self._generate(x_lq, frames, options)
-            image = self._fused(self.decode(z_0, x_hr, options), x_lq, options)
+            x_hr, z_0 = self._generate(x_lq.to(self.device), frames, options)
+            image = self._fused(self.decode(z_0, x_hr, options), steps, options)
         except RuntimeError:
             self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
             raise
@@ -223,10 +227,10 @@ class Restorer(nn.Module):
 
         return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)
 
-    def _fused(self, image: Tensor, x_lq: Tensor, options: RestoreOptions) -> Tensor:
-        """Frames (N, 3, H, W) that have learnt from each other, along the motion of x_LQ."""
-        if not self.config.fusion or len(image) == 1 or options.flow == "none":
+    def _fused(self, image: Tensor, steps: Steps, options: RestoreOptions) -> Tensor:
+        """Frames (N, 3, H, W) that have learnt from each other along the flows between neighbours, if there are any."""
+        if not steps:
             return image
-        motion = clip_motion(x_lq, options.flow)
-        scales = [self.scale, motion.shape[-1] / x_lq.shape[-1]]
+        motion = clip_motion(torch.stack([found() for found in steps]).to(image.device))
+        scales = [self.scale, motion.shape[-1] * self.scale / image.shape[-1]]
         return tiled(fuse, [image, motion], scales, self.scale, options.tile)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdatc_models.flow import clip_motion
 from sdatc_models.fusion import COARSE, LIKENESS, agreement, blur, fuse
 
 
@@ -78,13 +77,3 @@ def test_noise_falls_in_every_frame_that_others_show_too(seed: int, noise: float
     fused = fuse(clip, still(frames))
     errors = (blur(image - true, COARSE).square().mean((1, 2, 3)) for image in (fused, clip))
     assert (torch.div(*errors) < 1).all()
-
-
-def test_motion_leads_from_each_frame_to_the_others_on_the_doubled_grid() -> None:
-    wide = soft(9, 18, seed=4)
-    clip = torch.cat([wide[..., 12 + 2 * i : 108 + 2 * i] for i in range(3)])
-    motion = clip_motion(clip, "dis")
-    assert motion.shape == (3, 2, 2, 144, 192)
-    middle = motion[..., 24:-24, 24:-24].mean((3, 4))
-    to_others = torch.tensor([[-4.0, -8.0], [4.0, -4.0], [8.0, 4.0]])
-    torch.testing.assert_close(middle, torch.stack([to_others, torch.zeros(3, 2)], -1), atol=0.4, rtol=0)
