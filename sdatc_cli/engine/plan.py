@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import numpy as np
+from torch import Tensor
 
 LENGTH = 5
 OVERLAP = 2
@@ -96,10 +96,10 @@ class Blender:
     """
 
     def __init__(self) -> None:
-        self._means: dict[int, np.ndarray] = {}
+        self._means: dict[int, Tensor] = {}
         self._weights: dict[int, int] = {}
 
-    def push(self, start: int, images: Iterable[np.ndarray], opens: bool) -> Iterator[tuple[int, np.ndarray]]:
+    def push(self, start: int, images: Iterable[Tensor], opens: bool) -> Iterator[tuple[int, Tensor]]:
         """Adds a restored clip of float32 images. Yields (absolute index, image) of those no later clip can touch."""
         yield from self.flush(None if opens else start)
         images = list(images)
@@ -109,9 +109,9 @@ class Blender:
             total = self._weights[index] = self._weights.get(index, 0) + w
             mean = self._means.setdefault(index, image)
             if mean is not image:
-                self._means[index] = mean + (image - mean) * np.float32(w / total)
+                self._means[index] = mean + (image - mean) * (w / total)
 
-    def flush(self, before: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    def flush(self, before: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yields what is held below the index `before`; everything when it is None."""
         for index in sorted(i for i in self._means if before is None or i < before):
             del self._weights[index]

@@ -1,7 +1,7 @@
 """Frames in, restored frames out: the network part of a run, without threads, files or a terminal."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,20 +43,51 @@ def _restored(
 ) -> Iterator[Frame]:
     blender = Blender()
     waiting: dict[int, Frame] = {}  # timestamps of the frames in the blender; their `image` is the source's pixel type
+    leaving: list[Leaving] = []
 
-    def finish(finished: Iterable[tuple[int, np.ndarray]]) -> Iterator[Frame]:
-        for index, image in finished:
-            frame = waiting.pop(index)
-            if wanted(index):
-                yield replace(frame, image=to_pixels(image, frame.image.dtype))
+    def finish(finished: Iterable[tuple[int, Tensor]]) -> list[Leaving]:
+        ended = [(waiting.pop(index), image) for index, image in finished]
+        return [Leaving.begin(frame, image) for frame, image in ended if wanted(frame.index)]
 
     for clip in clips:
         if not any(map(wanted, range(clip.start, clip.stop))):
             continue
         for frame in clip.items:
             waiting.setdefault(frame.index, replace(frame, image=frame.image[:0]))
-        yield from finish(blender.push(clip.start, _restore_clip(clip, network, scale), clip.opens))
-    yield from finish(blender.flush())
+        images = _restore_clip(clip, network, scale)
+        yield from (frame.arrived() for frame in leaving)  # a card is at work on this clip meanwhile
+        leaving = finish(blender.push(clip.start, images, clip.opens))
+        if leaving and leaving[0].copied is None:
+            yield from (frame.arrived() for frame in leaving)
+            leaving = []
+    yield from (frame.arrived() for frame in [*leaving, *finish(blender.flush())])
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A restored frame on its way from the device, which goes on computing meanwhile. `frame.image` tells the type."""
+
+    frame: Frame
+    pixels: Tensor  # (H, W, 3) on the host
+    copied: "torch.cuda.Event | None"  # when a card has filled them
+
+    @staticmethod
+    def begin(frame: Frame, image: Tensor) -> "Leaving":
+        """Sends `image` (3, H, W), float32 in [0, 1]."""
+        pixels = to_pixels(image, frame.image.dtype)
+        if not pixels.is_cuda:
+            return Leaving(frame, pixels.cpu(), None)
+        host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
+        host.copy_(pixels, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return Leaving(frame, host, copied)
+
+    def arrived(self) -> Frame:
+        """The frame with its pixels, waited for."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return replace(self.frame, image=self.pixels.numpy().astype(self.frame.image.dtype, copy=False))
 
 
 def _marked(frames: Iterable[Frame]) -> Iterator[tuple[int, Frame, bool]]:
@@ -77,14 +108,13 @@ def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield frame
 
 
-def _restore_clip(clip: Clip[Frame], network: Network, scale: int) -> np.ndarray:
-    """(N, scale h, scale w, 3) float32 in [0, 1] of a clip of frames (h, w, 3)."""
+def _restore_clip(clip: Clip[Frame], network: Network, scale: int) -> Tensor:
+    """(N, 3, scale h, scale w) float32 in [0, 1], on the network's device, of a clip of frames (h, w, 3)."""
     pixels = np.stack([frame.image for frame in clip.items])
     height, width = pixels.shape[1:3]
     with torch.no_grad():
         restored = network(to_tensor(pixels), range(clip.start, clip.stop))
-        restored = reduce(restored.float(), scale * height, scale * width)
-        return restored.permute(0, 2, 3, 1).cpu().numpy()
+        return reduce(restored.float(), scale * height, scale * width)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -93,7 +123,9 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(peak))
 
 
-def to_pixels(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] -> the same shape of uint8 or uint16, rounded to nearest."""
-    peak = np.float32(np.iinfo(dtype).max)
-    return (np.clip(image, 0, 1) * peak + np.float32(0.5)).astype(dtype)
+def to_pixels(image: Tensor, dtype: np.dtype) -> Tensor:
+    """(3, H, W) float32 in [0, 1] -> (H, W, 3) on the same device, rounded to the levels of uint8 or uint16: uint8, or
+    int32 for the latter, in which PyTorch computes little."""
+    peak = np.iinfo(dtype).max
+    levels = (image.clamp(0, 1) * peak + 0.5).to(torch.uint8 if dtype == np.uint8 else torch.int32)
+    return levels.permute(1, 2, 0).contiguous()

@@ -1,12 +1,16 @@
 """The path on a CUDA card. Skipped without one; failing instead where SDATC_REQUIRE_CUDA=1 says that there is one."""
 
 import os
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
+from sdatc_cli.engine.restore import restore_frames
+from sdatc_cli.media.read import Frame
 from sdatc_models import weights
-from sdatc_models.restorer import RestoreOptions
+from sdatc_models.restorer import FILLS_A_CARD, RestoreOptions
 from tests.conftest import write_clip
 
 pytestmark = [
@@ -23,6 +27,33 @@ def test_a_card_restores_as_the_cpu_does(tiny_models):
     on_cpu = weights.load(tiny_models["lively"]).restore(clip, range(5), options)
     on_card = weights.load(tiny_models["lively"]).to("cuda").restore(clip, range(5), options).cpu()
     assert (on_card - on_cpu).abs().mean() < 1 / 255
+
+
+def test_large_frames_are_made_one_by_one_and_shared(tiny_models):
+    """A card takes them as the CPU does; a clip that shares frames gives the same picture as one that does not."""
+    torch.manual_seed(0)
+    film, options = torch.rand(7, 3, 208, 200), RestoreOptions(steps=2, solver="dpmpp")
+    assert film[0, 0].numel() > FILLS_A_CARD
+    on_cpu = weights.load(tiny_models["lively"]).restore(film[2:], range(2, 7), options)
+    shared, alone = (weights.load(tiny_models["lively"]).to("cuda") for _ in range(2))
+    shared.restore(film[:5], range(5), options)
+    ours = shared.restore(film[2:], range(2, 7), options)
+    assert torch.equal(ours, alone.restore(film[2:], range(2, 7), options))
+    assert (ours.cpu() - on_cpu).abs().mean() < 1 / 255
+
+
+def test_frames_leave_a_card_as_they_are(tiny_models):
+    """What is copied while the next clip is made comes out whole, in order, and the same as from the CPU."""
+    rng = np.random.default_rng(0)
+    frames = [Frame(rng.integers(0, 256, (24, 32, 3), np.uint8), i, Fraction(1, 25), i) for i in range(12)]
+    options, made = RestoreOptions(steps=2), []
+    for device in ("cpu", "cuda"):
+        restorer = weights.load(tiny_models["lively"]).to(device)
+        network = lambda clip, at, restorer=restorer: restorer.restore(clip, at, options)  # noqa: E731
+        made.append(list(restore_frames(frames, network)))
+    for ours, expected in zip(*made, strict=True):
+        assert (ours.index, ours.pts, ours.image.dtype) == (expected.index, expected.pts, np.uint8)
+        assert np.abs(ours.image.astype(int) - expected.image).mean() < 1
 
 
 def test_recordings_give_the_same_pictures(tiny_models, recwarn):

@@ -41,8 +41,16 @@ def test_lanczos_agrees_with_pillow(n_in, n_out):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pixels_survive_the_way_to_the_network_and_back(dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (2, 9, 7, 3)).astype(dtype)
-    back = to_tensor(pixels).permute(0, 2, 3, 1).numpy()
-    assert all(np.array_equal(to_pixels(b, np.dtype(dtype)), p) for b, p in zip(back, pixels, strict=True))
+    back = [to_pixels(image, np.dtype(dtype)).numpy() for image in to_tensor(pixels)]
+    assert np.array_equal(np.stack(back), pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_are_rounded_to_the_nearest_level_and_kept_in_range(dtype):
+    peak = np.iinfo(dtype).max
+    levels = torch.tensor([-3.0, 0.4, 0.6, peak - 0.6, peak - 0.4, peak + 7.0])
+    found = to_pixels((levels / peak).expand(3, 1, -1), np.dtype(dtype))
+    assert found.tolist() == [[[n] * 3 for n in (0, 0, 1, peak - 1, peak, peak)]]
 
 
 def test_cuts_are_found_where_they_are_and_not_in_pans_or_flashes():

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,24 +60,24 @@ def test_a_run_that_starts_later_soon_meets_the_same_clips(length, later):
 def test_weights_sum_to_one_exactly_and_frames_come_out_in_order(length, first, cuts):
     made = plan(length, first, cuts)
     blender = Blender()
-    constant = np.float32(0.1) * np.ones((1, 1, 3), np.float32)
+    constant = torch.full((1, 1, 3), 0.1)
     out = [pair for clip in made for pair in blender.push(clip.start, [constant] * len(clip.items), clip.opens)]
     out += blender.flush()
     assert [index for index, _ in out] == list(range(first, first + length))
-    assert all(np.array_equal(image, constant) for _, image in out)
+    assert all(torch.equal(image, constant) for _, image in out)
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_blend_is_the_weighted_mean_of_all_copies(length, seed):
     made = plan(length, 0, set())
     rng = np.random.default_rng(seed)
-    copies = [rng.random((len(clip.items), 2, 2, 3), np.float32) for clip in made]
+    copies = [torch.from_numpy(rng.random((len(clip.items), 3, 2, 2), np.float32)) for clip in made]
     blender = Blender()
     out = dict(p for c, images in zip(made, copies, strict=True) for p in blender.push(c.start, images, c.opens))
     out |= dict(blender.flush())
     for index in range(length):
         pairs = [
-            (weight(index - clip.start, len(clip.items)), images[index - clip.start].astype(np.float64))
+            (weight(index - clip.start, len(clip.items)), images[index - clip.start].double())
             for clip, images in zip(made, copies, strict=True)
             if clip.start <= index < clip.stop
         ]
@@ -91,8 +92,8 @@ def test_a_gap_in_the_indices_is_a_border():
 
 def test_a_crossfade_of_two_frames_rises_by_thirds():
     blender = Blender()
-    list(blender.push(0, np.zeros((5, 1, 1, 1), np.float32), opens=True))
-    list(blender.push(3, np.ones((5, 1, 1, 1), np.float32), opens=False))
+    list(blender.push(0, torch.zeros(5, 1, 1, 1), opens=True))
+    list(blender.push(3, torch.ones(5, 1, 1, 1), opens=False))
     values = [float(image.item()) for _, image in blender.flush()]
     np.testing.assert_allclose(values, [1 / 3, 2 / 3, 1, 1, 1], rtol=1e-6)
 
@@ -101,7 +102,7 @@ def test_frames_are_let_go_as_soon_as_no_later_clip_can_touch_them():
     blender = Blender()
     held = 0
     for clip in clips((i, i, False) for i in range(1000)):
-        list(blender.push(clip.start, np.zeros((len(clip.items), 1), np.float32), clip.opens))
+        list(blender.push(clip.start, torch.zeros(len(clip.items), 1), clip.opens))
         held = max(held, len(blender._means))
     assert held <= LENGTH + STRIDE
 
