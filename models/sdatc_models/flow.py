@@ -41,8 +41,8 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 def resample(flow: Tensor, height: int, width: int) -> Tensor:
     """Bring a flow (N, 2, h, w) to another grid; x and y displacements scale with their own axes."""
-    scale = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
-    return F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False) * scale
+    x, y = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False).unbind(1)
+    return torch.stack([x * (width / flow.shape[-1]), y * (height / flow.shape[-2])], 1)
 
 
 def trusted(flow: Tensor, back: Tensor) -> Tensor:

@@ -21,12 +21,15 @@ from .noise import frame_noise
 from .padding import pad_to_multiple
 from .recent import Recent
 from .schedule import Schedule
+from .sending import sent
 from .tiling import ALIGN, tiled
 from .unet import UNet
 from .vae import VAE
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+FILLS_A_CARD = 40_000  # LR pixels at once; from there on shared frames are worth more to a card than whole clips
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,13 @@ class Restorer(nn.Module):
         fusing = self.config.fusion and len(clip) > 1 and options.flow != "none"
         steps = self._motion.begin(x_lq, frames, options.flow, self.device) if fusing else []
         try:
-            x_hr, z_0 = self._generate(x_lq.to(self.device), frames, options)
+            x_hr, z_0 = self._generate(x_lq, frames, options)
             image = self._fused(self.decode(z_0, x_hr, options), steps, options)
         except RuntimeError:
             self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
             raise
         image = image[..., : height * self.scale, : width * self.scale]
-        clip = clip.to(self.device)
+        clip = sent(clip, self.device)
         plain = enlarge(clip, (height * self.scale, width * self.scale))
         image = plain + options.detail * amplify(image - plain, self.config.detail, self._told(clip, options))
         return correct(image, clip, options.color).clamp(0, 1)
@@ -120,15 +123,16 @@ class Restorer(nn.Module):
         """x_HR and a sampled Z_0 of x_LQ.
 
         Without guidance no frame's sample depends on another's. Each is then made by itself, and once for all the
-        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks. Not so on a card,
-        which waits for Python between its kernels: there a clip goes through whole, with as many calls as one frame.
+        clips that share it; alone, so that its bits do not depend on which frames a clip still lacks. Not so small
+        frames or tiles on a card, which are too little work for it: there a clip goes through whole.
         """
 
         def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
-            x_hr = self._enlarge(x_lq, options)
+            x_hr = self._enlarge(sent(x_lq, self.device), options)
             return x_hr, self.sample(self.encode(x_hr, options.tile), x_hr, frames, options)
 
-        if self._guidance(options) or self.device.type == "cuda":
+        at_once = math.prod(min(edge, options.tile or edge) for edge in x_lq.shape[-2:])
+        if self._guidance(options) or (self.device.type == "cuda" and at_once < FILLS_A_CARD):
             return make(x_lq, frames)
         made = [
             self._recent.get((frame, options), image, lambda image, frame=frame: make(image, [frame]))
@@ -231,6 +235,6 @@ class Restorer(nn.Module):
         """Frames (N, 3, H, W) that have learnt from each other along the flows between neighbours, if there are any."""
         if not steps:
             return image
-        motion = clip_motion(torch.stack([found() for found in steps]).to(image.device))
+        motion = clip_motion(sent(torch.stack([found() for found in steps]), image.device))
         scales = [self.scale, motion.shape[-1] * self.scale / image.shape[-1]]
         return tiled(fuse, [image, motion], scales, self.scale, options.tile)
