@@ -5,6 +5,7 @@ shows at p + F(p), and `warp(b, F)` brings b onto a.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .sending import sent
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def grey(frames: Tensor) -> np.ndarray:
 def dis_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """`flows` by DIS."""
     images = grey(frames)
-    return torch.from_numpy(np.stack([dis(images[i], images[j]) for i, j in pairs])).to(frames.device)
+    with ThreadPoolExecutor(torch.get_num_threads(), "flow") as pool:
+        found = list(pool.map(lambda pair: dis(images[pair[0]], images[pair[1]]), pairs))
+    return sent(torch.from_numpy(np.stack(found)), frames.device)
 
 
 def raft_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:

@@ -29,12 +29,17 @@ from sdatc_cli.engine.device import dtype_name, pick_device, pick_dtype  # noqa:
 from sdatc_cli.engine.plan import LENGTH, STRIDE  # noqa: E402
 from sdatc_cli.engine.restore import restore_frames  # noqa: E402
 from sdatc_cli.media.read import Frame  # noqa: E402
-from sdatc_models import config as sizes  # noqa: E402
-from sdatc_models.config import ModelConfig  # noqa: E402
+from sdatc_cli.zoo.manifest import MODELS  # noqa: E402
+from sdatc_models import weights  # noqa: E402
+from sdatc_models.config import ModelConfig, tiny  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
 from sdatc_models.unet import build_backbone  # noqa: E402
 
-SIZES = {"base": sizes.base, "lite": sizes.lite, "tiny": sizes.tiny}
+SIZES = {  # as people run them: `base` with the embedded DCM, guided
+    "base": MODELS["base"].config,
+    "lite": lambda: weights.read_config(weights.folder_of("lite"))[0],
+    "tiny": tiny,
+}
 
 
 def measured(device: torch.device, run: Callable[[], Any]) -> tuple[float, float]:
