@@ -80,7 +80,7 @@ class Leaving:
         host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
         host.copy_(pixels, non_blocking=True)
         copied = torch.cuda.Event()
-        copied.record()
+        copied.record(torch.cuda.current_stream(pixels.device))
         return Leaving(frame, host, copied)
 
     def arrived(self) -> Frame:

@@ -1,5 +1,6 @@
 """Reduction, scene cuts, and the stream from frames to restored frames."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from sdatc_cli.engine.resize import lanczos_matrix, reduce
-from sdatc_cli.engine.restore import restore_frames, to_pixels, to_tensor
+from sdatc_cli.engine.restore import Leaving, restore_frames, to_pixels, to_tensor
 from sdatc_cli.engine.scenes import mark_cuts
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.read import Frame
@@ -85,6 +86,29 @@ def test_a_later_start_gives_the_same_frames_as_the_whole_run():
         rest = list(restore_frames(source, clip_dependent, wanted=lambda i, done=done: i >= done))
         assert [f.index for f in rest] == list(range(done, 24))
         assert all(np.array_equal(a.image, b.image) for a, b in zip(rest, whole[done:], strict=True))
+
+
+def test_what_a_card_still_copies_comes_out_once_it_is_at_the_next_clip(monkeypatch):
+    """A card's copies stood for by their events alone: each is waited for, the frames are the same and in order."""
+    began, waited = [], []
+
+    def network(clip, frames):
+        began.append(frames[0])
+        return enlarge(clip, frames)
+
+    class Copy:
+        def synchronize(self):
+            waited.append(len(began))
+
+    source = frames_of([picture(i // 6) for i in range(15)])
+    expected = list(restore_frames(source, enlarge))
+    begin = Leaving.begin
+    monkeypatch.setattr(Leaving, "begin", lambda frame, image: replace(begin(frame, image), copied=Copy()))
+    out = list(restore_frames(source, network))
+    assert [f.index for f in out] == list(range(15))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(out, expected, strict=True))
+    assert began == [0, 1, 6, 7, 12]
+    assert waited == [3] * 1 + [4] * 5 + [5] * 9  # a frame ends with the clip after its last, and waits for one more
 
 
 def test_no_clip_reaches_across_a_cut():
