@@ -15,7 +15,7 @@ from torch import Tensor
 from .flow import dis, flows, grey, warp
 from .recent import Recent
 
-Steps = list[Callable[[], Tensor]]  # of each pair of neighbours: waits for the flows there and back, (2, 2, 2h, 2w)
+Searches = list[Callable[[], Tensor]]  # one a pair of neighbours: waits for the flows there and back, (2, 2, 2h, 2w)
 
 
 class Motion:
@@ -27,7 +27,7 @@ class Motion:
     def __init__(self, clip_length: int):
         self._recent: Recent[Callable[[], Tensor]] = Recent(clip_length - 1)
 
-    def begin(self, clip: Tensor, frames: Sequence[int], method: str, device: torch.device) -> Steps:
+    def begin(self, clip: Tensor, frames: Sequence[int], method: str, device: torch.device) -> Searches:
         """Has the flows of a clip (N, 3, h, w) of the absolute `frames` found by "dis", or by "raft" on `device`.
 
         ModuleNotFoundError for "raft" where torchvision is not installed.
@@ -52,17 +52,17 @@ def _doubled(frames: Tensor) -> Tensor:
     return F.interpolate(frames, scale_factor=2, mode="bicubic", align_corners=False)
 
 
-def clip_motion(steps: Tensor) -> Tensor:
+def clip_motion(neighbours: Tensor) -> Tensor:
     """Flows (N, N - 1, 2, H, W) from each of N frames to the others in their order.
 
-    `steps` (N - 1, 2, 2, H, W): the flows of each pair of neighbours there and back. By way of frame b, a to c is
+    `neighbours` (N - 1, 2, 2, H, W): the flows of each pair of neighbours there and back. By way of frame b, a to c is
     F_ac(p) = F_ab(p) + F_bc(p + F_ab(p)).
     """
-    count = len(steps) + 1
-    motion = steps.new_empty(count, count - 1, *steps.shape[2:])
+    count = len(neighbours) + 1
+    motion = neighbours.new_empty(count, count - 1, *neighbours.shape[2:])
     for i in range(count):
-        onward = [(j - 1, steps[j - 1, 0]) for j in range(i + 1, count)]
-        backward = [(j, steps[j, 1]) for j in range(i - 1, -1, -1)]
+        onward = [(j - 1, neighbours[j - 1, 0]) for j in range(i + 1, count)]
+        backward = [(j, neighbours[j, 1]) for j in range(i - 1, -1, -1)]
         for way in (onward, backward):
             flow = None
             for place, step in way:

@@ -16,7 +16,7 @@ from .detail import amplify
 from .flow import ClipFlow, clip_flow
 from .fusion import fuse
 from .guidance import guided
-from .motion import Motion, Steps, clip_motion
+from .motion import Motion, Searches, clip_motion
 from .noise import frame_noise
 from .padding import pad_to_multiple
 from .recent import Recent
@@ -94,10 +94,10 @@ class Restorer(nn.Module):
         height, width = clip.shape[-2:]
         x_lq = pad_to_multiple(clip, max(ALIGN, self.config.multiple // self.scale))
         fusing = self.config.fusion and len(clip) > 1 and options.flow != "none"
-        steps = self._motion.begin(x_lq, frames, options.flow, self.device) if fusing else []
+        searches = self._motion.begin(x_lq, frames, options.flow, self.device) if fusing else []
         try:
             x_hr, z_0 = self._generate(x_lq, frames, options)
-            image = self._fused(self.decode(z_0, x_hr, options), steps, options)
+            image = self._fused(self.decode(z_0, x_hr, options), searches, options)
         except RuntimeError:
             self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
             raise
@@ -231,10 +231,10 @@ class Restorer(nn.Module):
 
         return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)
 
-    def _fused(self, image: Tensor, steps: Steps, options: RestoreOptions) -> Tensor:
+    def _fused(self, image: Tensor, searches: Searches, options: RestoreOptions) -> Tensor:
         """Frames (N, 3, H, W) that have learnt from each other along the flows between neighbours, if there are any."""
-        if not steps:
+        if not searches:
             return image
-        motion = clip_motion(sent(torch.stack([found() for found in steps]), image.device))
+        motion = clip_motion(sent(torch.stack([found() for found in searches]), image.device))
         scales = [self.scale, motion.shape[-1] * self.scale / image.shape[-1]]
         return tiled(fuse, [image, motion], scales, self.scale, options.tile)
