@@ -29,7 +29,7 @@ from .vae import VAE
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-FILLS_A_CARD = 40_000  # LR pixels at once; from there on shared frames are worth more to a card than whole clips
+FILLS_A_CARD = 40_000  # LR pixels at once (a guess); from there on a card gains more by sharing frames than by batches
 
 
 @dataclass(frozen=True)
