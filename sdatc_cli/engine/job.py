@@ -15,11 +15,11 @@ from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.engine.segments import SegmentedVideo
-from sdatc_cli.engine.stretch import OutputPlan
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.isolated import IsolatedReader
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import check_target
 from sdatc_cli.media.write import MediaWriter

@@ -4,13 +4,14 @@ import errno
 import itertools
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sdatc_cli.engine.journal import Journal, Segment
 from sdatc_cli.engine.packets import Packet, decoding_times, read_packets
-from sdatc_cli.engine.stretch import OutputPlan
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.video_sink import VideoSink
 
 MARGIN = 64 << 20  # bytes of disk that are left free
@@ -30,8 +31,7 @@ def check_room(folder: Path, size: tuple[int, int], frames: int) -> None:
 
 def check_settings(plan: OutputPlan, folder: Path) -> None:
     """Writes and removes the head of the output in `folder`. UsageError for settings that do not fit; OutputError."""
-    out = folder / f"container{plan.out.suffix}"
-    VideoSink(out, plan.info, plan.size, plan.encode, plan.start, plan.duration).abort()
+    VideoSink(replace(plan, out=folder / f"container{plan.out.suffix}")).abort()
 
 
 def record(journal: Journal, segment: Segment) -> None:
@@ -46,7 +46,7 @@ def record(journal: Journal, segment: Segment) -> None:
 def join(journal: Journal, plan: OutputPlan) -> list[str]:
     """Makes the output of all stretches and the input's other streams; returns lines for a person. OSError,
     OutputError."""
-    sink = VideoSink(plan.out, plan.info, plan.size, plan.encode, plan.start, plan.duration)
+    sink = VideoSink(plan)
     try:
         for packet, dts in _packets(journal):
             sink.write_encoded(packet.payload, packet.pts, dts, packet.duration, packet.keyframe)

@@ -86,7 +86,7 @@ class _Work:
         job = self.job
         self.resumed = self._stored()
         self.watcher.progress(self.resumed, self._total())
-        clock = VideoTrack(job.out, job.info, job.size, job.encode, job.start).clock
+        clock = VideoTrack(job.output).clock
         done = frozenset(segment.first // stretch.STRETCH for segment in self.journal.segments)
         with Scanner(job.info, job.start, job.duration, clock, stretch.STRETCH) as scanner, self.crew:
             began = time.perf_counter()

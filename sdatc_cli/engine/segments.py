@@ -11,8 +11,9 @@ from types import TracebackType
 from sdatc_cli.engine import stretch
 from sdatc_cli.engine.join import check_settings, join, record, trouble
 from sdatc_cli.engine.journal import Journal
-from sdatc_cli.engine.stretch import OutputPlan, StretchWriter
+from sdatc_cli.engine.stretch import StretchWriter
 from sdatc_cli.media.clock import ClockState
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 
 

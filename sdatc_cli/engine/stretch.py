@@ -1,29 +1,15 @@
 """One stretch of a video output: an encoder of its own, and the file of packets that it fills."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from sdatc_cli.engine.journal import Segment
 from sdatc_cli.engine.packets import Packet, PacketFile, reorder_delay
 from sdatc_cli.media.clock import ClockState
-from sdatc_cli.media.encoders import EncodeOptions
-from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.video_track import PacketEncoder
 
 STRETCH = 48  # frames; a multiple of plan.STRIDE
-
-
-@dataclass(frozen=True)
-class OutputPlan:
-    """What all stretches of an output share. `size` is (width, height); `start` and `duration` are seconds."""
-
-    out: Path
-    info: MediaInfo
-    size: tuple[int, int]
-    encode: EncodeOptions
-    start: float | None = None
-    duration: float | None = None
 
 
 class StretchWriter:
@@ -33,7 +19,7 @@ class StretchWriter:
         """`clock`: where the output's clock stands before the first frame. UsageError, OutputError or OSError."""
         self.number = number
         self.first = self.stop = self.frames = 0
-        self._encoder = PacketEncoder(plan.out, plan.info, plan.size, plan.encode, plan.start, clock)
+        self._encoder = PacketEncoder(plan, clock)
         try:
             self._file = PacketFile(file)
         except BaseException:

@@ -10,7 +10,8 @@ from sdatc_cli.engine.memory import Frugal, peak_bytes
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.restore import restore_part
 from sdatc_cli.engine.scan import Task, task_frames
-from sdatc_cli.engine.stretch import OutputPlan, StretchWriter
+from sdatc_cli.engine.stretch import StretchWriter
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_models.restorer import Restorer
 

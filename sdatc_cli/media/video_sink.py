@@ -2,7 +2,6 @@
 
 import contextlib
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -11,8 +10,7 @@ from av.packet import Packet
 
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
-from sdatc_cli.media.encoders import EncodeOptions
-from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import StreamCopier, live_tags
 from sdatc_cli.media.target import TargetFile
@@ -25,33 +23,24 @@ class VideoSink:
     `finish` completes and names it, `abort` removes it.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        info: MediaInfo,
-        size: tuple[int, int],
-        options: EncodeOptions,
-        start: float | None,
-        duration: float | None,
-    ) -> None:
-        """`size` is (width, height). Raises UsageError if codec, options and container do not fit; OutputError if
-        `out` cannot be written."""
-        self._info, self._out, self._start = info, out, start
-        self._track = VideoTrack(out, info, size, options, start)
+    def __init__(self, plan: OutputPlan) -> None:
+        """Raises UsageError if codec, options and container do not fit; OutputError if the output cannot be written."""
+        self._plan = plan
+        self._track = VideoTrack(plan)
         self.notices = self._track.notices
         self._count = 0
-        self._target = TargetFile(out)
+        self._target = TargetFile(plan.out)
         self._output: Any = None
         self._copier: StreamCopier | None = None
         try:
-            self._begin(duration)
+            self._begin()
         except BaseException:
             self.abort()
             raise
 
-    def _begin(self, duration: float | None) -> None:
+    def _begin(self) -> None:
         """Opens the file, adds the streams in the input's order and writes the header."""
-        info, track, start = self._info, self._track, self._start
+        info, track, start, duration = self._plan.info, self._track, self._plan.start, self._plan.duration
         self._output = av.open(
             f"file:{self._target.path}", "w", format=track.format, container_options=self._container_options()
         )
@@ -62,7 +51,7 @@ class VideoSink:
         track.add_to(self._output)
         if self._copier is not None:
             self._copier.add_streams(self._output, before=False)
-            self._copy_header(self._copier, duration)
+            self._copy_header(self._copier)
             self._copier.begin()
             self.notices += self._copier.notices
             self._copier.notices.clear()
@@ -82,9 +71,9 @@ class VideoSink:
             options["movie_timescale"] = str(scale * -(-10_000 // scale))
         return options
 
-    def _copy_header(self, copier: StreamCopier, duration: float | None) -> None:
+    def _copy_header(self, copier: StreamCopier) -> None:
         """Tags and chapters."""
-        source = copier.input.streams[self._info.video_index]
+        source, duration = copier.input.streams[self._plan.info.video_index], self._plan.duration
         stream = self._track.stream
         stream.metadata.update(live_tags(source.metadata))
         stream.metadata.pop("rotate", None)
@@ -96,7 +85,7 @@ class VideoSink:
             shift = round(Fraction(self._track.shift) / base)
             start, end = chapter["start"] - shift, chapter["end"] - shift
             limit = end if duration is None else round(Fraction(duration) / base)
-            if self._start is not None and (end <= 0 or start >= limit):
+            if self._plan.start is not None and (end <= 0 or start >= limit):
                 continue
             chapters.append({**chapter, "start": max(start, 0), "end": min(end, limit)})
         if chapters and self._track.format in ("mpegts", "avi"):
@@ -131,7 +120,7 @@ class VideoSink:
             if self._copier is not None:
                 self._copier.advance(seconds)
         except (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
-            raise OutputError(f"{show(self._out)}: cannot be written ({one_line(error)})") from error
+            raise OutputError(f"{show(self._plan.out)}: cannot be written ({one_line(error)})") from error
 
     def finish(self, repaired: int = 0) -> None:
         """Flushes the encoder, copies the rest, writes the trailer, and gives the file its name.
@@ -140,7 +129,7 @@ class VideoSink:
         """
         if self._count == 0:
             self.abort()
-            raise OutputError(f"{show(self._out)}: not written, for there is no frame to put into it")
+            raise OutputError(f"{show(self._plan.out)}: not written, for there is no frame to put into it")
         repaired += self._track.clock.state.repaired
         try:
             if self._track.clock.state.count:
@@ -153,7 +142,7 @@ class VideoSink:
             self._output.close()
         except (av.error.FFmpegError, ValueError, ArithmeticError) as error:
             self.abort()
-            raise OutputError(f"{show(self._out)}: cannot be written ({one_line(error)})") from error
+            raise OutputError(f"{show(self._plan.out)}: cannot be written ({one_line(error)})") from error
         except BaseException:
             self.abort()
             raise

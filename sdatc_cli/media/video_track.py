@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import av
@@ -18,8 +17,9 @@ from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.clock import ClockState, FrameClock
 from sdatc_cli.media.color import Converter, is_rgb, resolve
 from sdatc_cli.media.container import one_line, show
-from sdatc_cli.media.encoders import EncodeOptions, EncoderPlan, container_format, plan_encoder
+from sdatc_cli.media.encoders import EncoderPlan, container_format, plan_encoder
 from sdatc_cli.media.info import MATRIX_RGB, RANGE_FULL, MediaInfo
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 
 _ROTATABLE = {"matroska", "webm", "mp4", "mov"}
@@ -35,12 +35,11 @@ class VideoTrack:
     gives the timestamps, `notices` are lines a person should read.
     """
 
-    def __init__(
-        self, out: Path, info: MediaInfo, size: tuple[int, int], options: EncodeOptions, start: float | None
-    ) -> None:
-        """`size` is (width, height). Raises UsageError if codec, options and container do not fit."""
-        self._info, self._out, self._size = info, out, size
-        self.format = container_format(out)
+    def __init__(self, plan: OutputPlan) -> None:
+        """Raises UsageError if codec, options and container do not fit."""
+        info, size, options = plan.info, plan.size, plan.encode
+        self._info, self._out, self._size = info, plan.out, size
+        self.format = container_format(plan.out)
         self._plan = plan_encoder(options, self.format, info, *size)
         self.notices = list(self._plan.notices)
         if info.has_alpha and info.kind != "video":
@@ -50,7 +49,7 @@ class VideoTrack:
         self._color = resolve(info.color, *coded, rgb_source=rgb or info.kind != "video")
         self._converter = Converter(self._color)
         self._rate = options.frame_rate or info.frame_rate or Fraction(25)
-        self.shift = _shift(info, start)
+        self.shift = _shift(info, plan.start)
         self.clock = FrameClock(self._time_base(), self._rate, self.shift)
         self.stream: Any = None
 
@@ -149,17 +148,9 @@ class PacketEncoder:
     `clock` is where the output's clock stands after `encode`.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        info: MediaInfo,
-        size: tuple[int, int],
-        options: EncodeOptions,
-        start: float | None,
-        clock: ClockState,
-    ) -> None:
+    def __init__(self, plan: OutputPlan, clock: ClockState) -> None:
         """`clock`: where it stands before the first frame. Raises as `VideoTrack`, and its `open`."""
-        self._track = VideoTrack(out, info, size, options, start)
+        self._track = VideoTrack(plan)
         self._track.clock.state = clock
         self._scratch = av.open(BytesIO(), "w", format=self._track.format)  # settles the encoder, holds nothing
         try:

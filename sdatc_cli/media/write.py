@@ -10,6 +10,7 @@ from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoders import EncodeOptions
 from sdatc_cli.media.images import ALPHA_SUFFIXES, is_image, write_image
 from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import TargetFile, TargetFolder, check_target
 from sdatc_cli.media.video_sink import VideoSink
@@ -45,7 +46,7 @@ class MediaWriter:
         elif is_image(out):
             self._sink = _ImageSink(out, source)
         else:
-            self._sink = VideoSink(out, source, (width, height), options, start, duration)
+            self._sink = VideoSink(OutputPlan(out, source, (width, height), options, start, duration))
         self._shape = (height, width, 3)
 
     @property
