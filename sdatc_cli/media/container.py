@@ -2,7 +2,7 @@
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import av.error
 import av.logging
 from av.container import Flags, InputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Discard, Stream
 
 from sdatc_cli.errors import InputError
 
@@ -117,6 +117,13 @@ def open_input(path: Path, protocols: tuple[str, ...] = (), **options: Any) -> I
         raise InputError(f"{show(path)}: not a video or damaged beyond reading ({one_line(error)})") from error
     container.flags &= ~Flags.gen_pts.value  # invented presentation times are wrong for H.264 in AVI
     return container
+
+
+def pass_over_others(container: InputContainer, wanted: Collection[Stream]) -> None:
+    """Has FFmpeg pass over the streams that are not `wanted`, which saves reading what lies apart from them."""
+    for stream in container.streams:
+        if stream not in wanted:
+            stream.discard = Discard.all
 
 
 def demux(container: InputContainer, *streams: Stream) -> Iterator[Packet]:

@@ -10,13 +10,22 @@ from typing import Any
 import av.error
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
-from av.stream import Discard, Disposition, Stream
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.color import is_rgb
-from sdatc_cli.media.container import MAX_PIXELS, check_input, demux, open_input, protocol_of, refers_outside, show
+from sdatc_cli.media.container import (
+    MAX_PIXELS,
+    check_input,
+    demux,
+    open_input,
+    pass_over_others,
+    protocol_of,
+    refers_outside,
+    show,
+)
 from sdatc_cli.media.images import is_image, probe_images
 from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
@@ -102,9 +111,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 def _probe_video(path: Path, container: InputContainer) -> MediaInfo:
     stream = pick_video(container, path)
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
+    pass_over_others(container, [stream])
     streams = tuple(stream_info(s) for s in container.streams)
     frame = _first_frame(container, stream, path)
     rate = _plausible_rate(stream.average_rate) or _plausible_rate(stream.guessed_rate)

@@ -14,11 +14,10 @@ from contextlib import suppress
 import av.error
 import numpy as np
 from av.sidedata.sidedata import Type
-from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from sdatc_cli.media.container import MAX_PIXELS, open_input
+from sdatc_cli.media.container import MAX_PIXELS, open_input, pass_over_others
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import decoded, side_data
 
@@ -86,9 +85,7 @@ def file_quantiser(info: MediaInfo) -> float | None:
         stream = streams[info.video_index] if info.video_index < len(streams) else None
         if not isinstance(stream, VideoStream):
             return None
-        for other in streams:
-            if other is not stream:
-                other.discard = Discard.all
+        pass_over_others(container, [stream])
         stream.thread_type = "SLICE"
         stream.codec_context.options = OPTIONS | {"max_pixels": str(MAX_PIXELS)}
         for place in range(_PLACES):

@@ -12,14 +12,13 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.checksum import checksum
 from sdatc_cli.media.color import Converter, is_rgb, resolve
-from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line, open_input, show
+from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line, open_input, pass_over_others, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
 from sdatc_cli.media.images import read_picture
@@ -170,9 +169,7 @@ class FrameReader:
         stream = container.streams[info.video_index]
         if not isinstance(stream, VideoStream):
             raise InputError(f"{show(info.path)}: the file changed after it was probed")
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all
+        pass_over_others(container, [stream])
         stream.thread_type = "AUTO" if self._care.threads else "NONE"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if place is not None and place.pts is not None:

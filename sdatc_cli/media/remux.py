@@ -14,7 +14,7 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from sdatc_cli.errors import OutputError
-from sdatc_cli.media.container import demux, one_line, open_input
+from sdatc_cli.media.container import demux, one_line, open_input, pass_over_others
 from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
 from sdatc_cli.media.sound import SoundConverter, sound_codec
@@ -143,9 +143,7 @@ class StreamCopier:
     def begin(self) -> None:
         """Start reading; every stream of the output must have been added."""
         wanted = [s for s in self.input.streams if s.index in self._copies and not isinstance(s, AttachmentStream)]
-        for stream in self.input.streams:
-            if stream not in wanted:
-                stream.discard = Discard.all
+        pass_over_others(self.input, wanted)
         self._packets = demux(self.input, *wanted) if wanted else iter(())
 
     def advance(self, until: float | None) -> None:
