@@ -4,7 +4,7 @@ import errno
 
 import typer
 
-from sdatc_cli.errors import Interrupted, OutputError, SdatcError, UsageError
+from sdatc_cli.errors import DeviceError, Interrupted, OutputError, SdatcError, UsageError
 
 # Packages that only an extra brings, and which.
 EXTRAS = {
@@ -32,5 +32,9 @@ def explain(error: Exception) -> tuple[int, str]:
         return 1, f"this needs the package {package}, which is not installed: pip install {wish}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError.exit_code, "the disk is full; free some space and run the same command again"
+    from sdatc_cli.engine.memory import ran_out_of_memory  # loads torch: seconds
+
+    if ran_out_of_memory(error):
+        return DeviceError.exit_code, "memory ran out; close other programs, or give --tile a smaller edge"
     kind = type(error).__name__
     return 1, f"internal error ({kind}: {error}); run again with --debug for the details"

@@ -98,8 +98,9 @@ class Restorer(nn.Module):
         try:
             x_hr, z_0 = self._generate(x_lq, frames, options)
             image = self._fused(self.decode(z_0, x_hr, options), searches, options)
-        except RuntimeError:
+        except Exception:
             self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
+            self._motion = Motion(self.clip_length)  # and make searches that failed again
             raise
         image = image[..., : height * self.scale, : width * self.scale]
         clip = sent(clip, self.device)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import cv2
 import torch
 from torch import Tensor
 
 from sdatc_cli.errors import DeviceError
+from sdatc_cli.host_memory import host_memory_ran_out
 from sdatc_cli.settings import SMALLEST_TILE
 from sdatc_models.restorer import RestoreOptions
 
@@ -49,7 +51,7 @@ class Frugal(Generic[R]):
         while True:
             try:
                 return self.restorer.restore(clip, frames, self.options)
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, cv2.error) as error:
                 if not ran_out_of_memory(error):
                     raise
             # Out of the except block: the failed call's tensors are free by now.
@@ -62,7 +64,7 @@ class Frugal(Generic[R]):
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that an allocator found no memory, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or host_memory_ran_out(error):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sdatc_cli.errors import InputError, SdatcError
+from sdatc_cli.host_memory import host_memory_ran_out
 from sdatc_cli.media.container import show
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
@@ -83,13 +84,10 @@ def main() -> None:
         kind, content = END, _answer(request, answers)
     except SdatcError as error:
         kind, content = FAILED, (type(error), str(error))
-    except MemoryError:
-        kind, content = (
-            FAILED,
-            (InputError, f"{show(request.path)}: reading it takes more memory than a video may"),
-        )
-    except Exception as error:  # a mistake in this program: told as such by the parent
+    except Exception as error:  # a mistake in this program, told as such by the parent, unless memory ran out
         kind, content = FAILED, (RuntimeError, f"{type(error).__name__} in the decoder: {error}")
+        if host_memory_ran_out(error):
+            content = (InputError, f"{show(request.path)}: reading it takes more memory than a video may")
     answers.send(kind, pickle.dumps(content))
     os._exit(0)  # without the clean-up of codecs that may be broken
 

@@ -160,6 +160,13 @@ def test_a_missing_extra_is_one_line():
     assert code == 1 and "sdatc[bench]" in line
 
 
+def test_memory_that_runs_out_anywhere_is_one_line():
+    from sdatc_cli.app import explain
+
+    code, line = explain(MemoryError())
+    assert code == 5 and "--tile" in line
+
+
 def test_an_unexpected_exception_is_one_line_and_debug_shows_the_rest(monkeypatch, capsys):
     from sdatc_cli import settings
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -43,11 +45,22 @@ class Allocator:
         return clip
 
 
+def opencv_without_memory() -> Exception:
+    """What OpenCV raises for a picture of more bytes than an address has bits for."""
+    one = np.zeros((1, 1), np.uint8)
+    try:
+        cv2.resize(one, (1 << 30, 1 << 30))
+    except cv2.error as error:
+        return error
+    raise AssertionError("a picture of an exabyte was made")
+
+
 OOM = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
     MemoryError(),
+    opencv_without_memory(),
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sdatc_models import motion
 from sdatc_models.config import DCMConfig, ModelConfig, ScheduleConfig, tiny
 from sdatc_models.noise import frame_noise
 from sdatc_models.restorer import RestoreOptions, Restorer
@@ -265,6 +266,20 @@ def test_detail_scales_what_the_networks_add() -> None:
         wanted = (plain + detail * (made - plain)).clamp(0, 1)
         found = restorer.restore(clip, [0, 1], replace(QUICK, detail=detail))
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_motion_search_that_found_no_memory_is_made_again(restorer: Restorer, monkeypatch) -> None:
+    clip, refusals = soft_pan(3, 16, 24), [MemoryError()]
+
+    def scarce(first, second, dis=motion.dis):
+        if refusals:
+            raise refusals.pop()
+        return dis(first, second)
+
+    monkeypatch.setattr(motion, "dis", scarce)
+    with pytest.raises(MemoryError):
+        restorer.restore(clip, range(3), QUICK)
+    assert torch.equal(restorer.restore(clip, range(3), QUICK), lively(tiny()).restore(clip, range(3), QUICK))
 
 
 def test_frames_of_a_clip_learn_from_each_other() -> None:
