@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +15,20 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(REPO), str(REPO / "models")])  #
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are tiny; threads would only wait for each other
 
 Clip = Callable[..., Path]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hides a graphics card from all tests, and the programs that they start, but those marked `cuda`: they look at
+    what is the same on every machine."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("cuda") is None:
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            patch.setattr(torch.backends.mps, "is_available", lambda: False)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,8 @@ class Recording:
 
 
 class Recordings:
-    """Runs one network on CUDA tensors by recordings, which give the same numbers; as it is on a CPU, where gradients
-    are wanted, and where `on` is False.
+    """Runs one network on CUDA tensors by recordings, which give the same numbers; as it is on a CPU, outside of
+    inference mode (training computes in other formats and on tensors of another kind), and where `on` is False.
 
     They are kept for one size of pictures at a time: they hold memory, and all tiles of a film have one size. Where
     recording fails, or what it recorded gives other numbers, that size is done without, and a warning says so.
@@ -48,7 +48,7 @@ class Recordings:
 
     def run(self, network: nn.Module, *inputs: Tensor) -> Tensor:
         """`network` of tensors on one device, the first of them (N, C, H, W)."""
-        if not (self.on and inputs[0].is_cuda) or torch.is_grad_enabled():
+        if not (self.on and inputs[0].is_cuda) or not torch.is_inference_mode_enabled():
             return network(*inputs)
         # Where the weights lie is written into a recording.
         size = (inputs[0].shape[-2:], next(network.parameters()).data_ptr())

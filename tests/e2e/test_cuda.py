@@ -1,6 +1,7 @@
 """The path on a CUDA card. Skipped without one; failing instead where SDATC_REQUIRE_CUDA=1 says that there is one."""
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,9 +10,14 @@ import torch
 
 from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.media.read import Frame
+from sdatc_cli.train.loop import Limits
+from sdatc_cli.train.prepare import prepare
+from sdatc_cli.train.run import RunPlan, pick_precision, train_stage
 from sdatc_models import weights
+from sdatc_models.config import tiny
 from sdatc_models.restorer import FILLS_A_CARD, RestoreOptions
 from tests.conftest import write_clip
+from tests.unit.train_helpers import PLAN, STAGES, ignore, make_shards, recipe_of
 
 pytestmark = [
     pytest.mark.cuda,
@@ -66,6 +72,20 @@ def test_recordings_give_the_same_pictures(tiny_models, recwarn):
         ours, expected = (restorer.restore(clip, range(frames), options) for restorer in (recorded, plain))
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
     assert not [w for w in recwarn if "CUDA graphs" in str(w.message)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_trains_on_a_card(stage, tiny_models, tmp_path):
+    """With a loss on held-out batches and sample pictures, which take the network's other ways."""
+    shards, recipe = make_shards(tmp_path), recipe_of(stage)
+    others = tmp_path / "others"
+    prepare(tmp_path / "photos", None, others, replace(PLAN, seed=9), ignore)
+    limits = Limits(steps=3, log_every=1)
+    plan = RunPlan(stage, tiny(), recipe, shards, tmp_path / "run", limits, tiny_models["lively"], held_out=others)
+    plan = replace(plan, precision=pick_precision("auto"), sample_minutes=0.0)
+    trainer = train_stage(plan, ignore, ignore)
+    assert trainer.accelerator.device.type == "cuda" and trainer.step == 3
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 3
 
 
 def test_the_command_runs_on_a_card(sdatc, tmp_path):

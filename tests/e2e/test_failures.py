@@ -92,7 +92,6 @@ def test_codecs_and_containers_that_do_not_exist_or_fit(fails, make_clip, tmp_pa
     fails(USAGE, source, tmp_path / "out.xyz")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_here(fails, make_clip, tmp_path):
     assert "--device cuda" in fails(DEVICE, make_clip(frames=3), tmp_path / "out.mp4", "--device", "cuda")
 
