@@ -37,7 +37,7 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
                     continue
                 target = TargetFile(path)
                 try:
-                    write_image(target.path, still, None, info.color)
+                    write_image(target.path, still, None, info.color, info.tags)
                     target.commit()
                 finally:
                     target.discard()

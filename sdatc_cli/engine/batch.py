@@ -10,7 +10,7 @@ from pathlib import Path
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoders import CONTAINERS, holds
-from sdatc_cli.media.images import is_image
+from sdatc_cli.media.images import is_image, is_still
 from sdatc_cli.media.target import check_target
 
 VIDEO_SUFFIXES = frozenset(CONTAINERS) | {
@@ -123,7 +123,7 @@ def _output_name(source: Path, codec: str) -> str:
     """The name of an input's output."""
     if os.path.isdir(source):
         return source.resolve().name
-    if is_image(source):
+    if is_still(source):
         return source.stem + ".png"
     container = CONTAINERS.get(source.suffix.lower())
     return source.name if container is not None and holds(container, codec) else source.stem + ".mkv"

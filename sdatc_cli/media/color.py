@@ -14,8 +14,10 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from sdatc_cli.media.info import (
     MATRIX_BT709,
+    MATRIX_BT2020,
     MATRIX_RGB,
     MATRIX_SMPTE170M,
+    PRIMARIES_BT2020,
     RANGE_FULL,
     RANGE_LIMITED,
     ColorInfo,
@@ -40,7 +42,9 @@ def resolve(color: ColorInfo, width: int, height: int, rgb_source: bool = False)
     not taken for BT.709. A source in RGB has neither; pass the output's size and get limited range.
     """
     matrix = color.matrix
-    if rgb_source or matrix not in _WEIGHTS:
+    if rgb_source and color.primaries == PRIMARIES_BT2020:
+        matrix = MATRIX_BT2020
+    elif rgb_source or matrix not in _WEIGHTS:
         matrix = MATRIX_BT709 if width >= 1280 or height > 576 else MATRIX_SMPTE170M
     full = color.range == RANGE_FULL and not rgb_source
     return replace(color, matrix=matrix, range=RANGE_FULL if full else RANGE_LIMITED)

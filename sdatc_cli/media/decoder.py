@@ -109,7 +109,7 @@ def _answer(request: Request, answers: _Answers) -> Any:
 def _send_frame(frame: Frame, answers: _Answers) -> None:
     arrays = tuple(np.ascontiguousarray(a) for a in (frame.image, frame.alpha) if a is not None)
     shapes = [(array.shape, array.dtype.str) for array in arrays]
-    rest = (frame.pts, frame.time_base, frame.index, frame.name, frame.duration)
+    rest = (frame.pts, frame.time_base, frame.index, frame.name, frame.duration, frame.tags)
     answers.send(FRAME, pickle.dumps((shapes, rest)), arrays)
 
 

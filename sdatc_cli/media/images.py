@@ -3,8 +3,10 @@
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,17 +14,50 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.media.container import MAX_PIXELS, one_line, show
-from sdatc_cli.media.info import RANGE_FULL, ColorInfo, MediaInfo, StreamInfo
+from sdatc_cli.media.info import RANGE_FULL, UNTAGGED, ColorInfo, MediaInfo, PictureTags, StreamInfo
+from sdatc_cli.media.picture_tags import in_rgb, read_tags, turned
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 ALPHA_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".webp"})
 _DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"})
+_TAGGED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 _RGB = ColorInfo(range=RANGE_FULL)
+_HEAD = 1 << 20  # bytes of a PNG in which chunks are looked for
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`image` (height, width, 3) RGB, uint16 for sources of over 8 bits, else uint8; `alpha` (height, width) of the
+    same type where the file has one; both upright. `others`: how many more pictures the file holds."""
+
+    image: np.ndarray
+    alpha: np.ndarray | None = None
+    color: ColorInfo = _RGB
+    tags: PictureTags = UNTAGGED
+    others: int = 0
 
 
 def is_image(path: Path) -> bool:
     """Whether the name is that of a still image this module reads and writes."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file is to be read as a picture: by its name, unless it is an animated PNG, which FFmpeg reads."""
+    if not is_image(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return True
+    return not (head.startswith(_PNG) and b"acTL" in head.partition(b"IDAT")[0])
+
+
+def holds_tags(suffix: str, bit_depth: int) -> bool:
+    """Whether `write_image` keeps colour profile and EXIF data in a file of this ending; `suffix` in lower case."""
+    return suffix in _TAGGED_SUFFIXES and (bit_depth == 8 or suffix not in (".tif", ".tiff"))
 
 
 def list_frames(folder: Path) -> tuple[Path, ...]:
@@ -45,39 +80,56 @@ def _natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as (height, width, 3) RGB, uint16 for sources of over 8 bits, else uint8; turned upright.
-
-    Raises InputError.
-    """
-    return read_picture(path)[0]
+    """The `image` of `read_picture`. Raises InputError."""
+    return read_picture(path).image
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The RGB of `read_image`, and the opacity as (height, width) of the same type where the file has one.
-
-    Raises InputError.
-    """
+def read_picture(path: Path) -> Picture:
+    """The first picture of an image file. Raises InputError."""
+    deep = None
     try:
         data = path.read_bytes()
         if not data:
             raise InputError(f"{show(path)}: the file is empty")
         deep = _decode_deep(data) if path.suffix.lower() in _DEEP_SUFFIXES else None
-        if deep is not None:
-            return deep
         with Image.open(BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{show(path)}: {image.width}x{image.height} is too large (at most 8192x8192 pixels)")
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                whole = np.asarray(upright.convert("RGBA"))
-                return np.ascontiguousarray(whole[..., :3]), np.ascontiguousarray(whole[..., 3])
-            return np.asarray(upright.convert("RGB")), None
+            pixels, alpha = deep or _decode(image)
+            if deep is not None:
+                pixels, alpha = turned(pixels, image), None if alpha is None else turned(alpha, image)
+            return Picture(pixels, alpha, _color(data), read_tags(image), _others(image))
     except Image.DecompressionBombError as error:
         raise InputError(f"{show(path)}: too large (at most 8192x8192 pixels)") from error
     except UnidentifiedImageError as error:
+        if deep is not None:  # a kind of TIFF that OpenCV alone knows
+            return Picture(*deep)
         raise InputError(f"{show(path)}: not an image") from error
     except (OSError, ValueError, SyntaxError, EOFError, cv2.error) as error:
         raise InputError(f"{show(path)}: damaged beyond reading ({one_line(error)})") from error
+
+
+def _decode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and opacity of an open picture in 8 bits."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.has_transparency_data:
+        whole = np.asarray(upright.convert("RGBA"))
+        return np.ascontiguousarray(whole[..., :3]), np.ascontiguousarray(whole[..., 3])
+    return np.asarray(in_rgb(upright)), None
+
+
+def _others(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1) - 1
+    except Exception:  # what lies behind the first picture is damaged, in one of many ways
+        return 0
+
+
+def _color(data: bytes) -> ColorInfo:
+    """High dynamic range as a PNG's cICP chunk tells it; else what every picture is taken for."""
+    at = data.find(b"cICP", 0, _HEAD) if data.startswith(_PNG) else -1
+    tagged = ColorInfo(*data[at + 4 : at + 6], range=RANGE_FULL) if 0 < at < len(data) - 6 else _RGB
+    return tagged if tagged.hdr else _RGB
 
 
 def _decode_deep(data: bytes) -> tuple[np.ndarray, np.ndarray | None] | None:
@@ -100,10 +152,17 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
     return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def write_image(path: Path, image: np.ndarray, alpha: np.ndarray | None = None, color: ColorInfo = _RGB) -> None:
+def write_image(
+    path: Path,
+    image: np.ndarray,
+    alpha: np.ndarray | None = None,
+    color: ColorInfo = _RGB,
+    tags: PictureTags = UNTAGGED,
+) -> None:
     """Write (height, width, 3) RGB uint8 or uint16; 16 bits survive in PNG and TIFF, HDR tags in PNG.
 
-    `alpha` (any size, same type) is enlarged to fit and kept in PNG, TIFF and WebP. Raises OutputError.
+    `alpha` (any size, same type) is enlarged to fit and kept in PNG, TIFF and WebP; `tags` where `holds_tags` says so.
+    Raises OutputError.
     """
     suffix = path.suffix.lower()
     if alpha is not None and suffix in ALPHA_SUFFIXES:
@@ -116,18 +175,41 @@ def write_image(path: Path, image: np.ndarray, alpha: np.ndarray | None = None, 
             if not done:
                 raise OutputError(f"{show(path)}: cannot be encoded")
             body = data.tobytes()
-            path.write_bytes(_tagged(body, color) if suffix == ".png" and color.hdr else body)
+            path.write_bytes(_tagged(body, color, tags) if suffix == ".png" else body)
             return
-        settings = {".png": {"compress_level": 3}, ".webp": {"lossless": True}}.get(suffix, {"quality": 95})
-        Image.fromarray(eight_bits(image)).save(path, **settings)
+        picture = Image.fromarray(eight_bits(image))
+        if suffix == ".png":
+            buffer = BytesIO()
+            picture.save(buffer, "PNG", compress_level=3)
+            path.write_bytes(_tagged(buffer.getvalue(), color, tags))
+            return
+        settings: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"quality": 95}
+        if suffix in _TAGGED_SUFFIXES:
+            settings |= {key: value for key, value in _words(tags).items() if value}
+        picture.save(path, **settings)
     except (OSError, ValueError, cv2.error) as error:
         raise OutputError(f"{show(path)}: cannot be written ({one_line(error)})") from error
 
 
-def _tagged(png: bytes, color: ColorInfo) -> bytes:
-    """A PNG with a cICP chunk behind its IHDR (the first 33 bytes): primaries, transfer, RGB, full range."""
-    chunk = b"cICP" + bytes([color.primaries, color.transfer, 0, 1])
-    return png[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+def _words(tags: PictureTags) -> dict[str, bytes | None]:
+    """Tags as Pillow's writers name them."""
+    return {"icc_profile": tags.profile, "exif": tags.exif}
+
+
+def _tagged(png: bytes, color: ColorInfo, tags: PictureTags) -> bytes:
+    """A PNG with chunks for its tags behind its IHDR (the first 33 bytes)."""
+    chunks = b""
+    if color.hdr:  # RGB, full range
+        chunks += _chunk(b"cICP", bytes([color.primaries, color.transfer, 0, 1]))
+    if tags.profile:
+        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(tags.profile))
+    if tags.exif:
+        chunks += _chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0"))
+    return png[:33] + chunks + png[33:]
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def probe_images(path: Path) -> MediaInfo:
@@ -136,9 +218,9 @@ def probe_images(path: Path) -> MediaInfo:
     Raises InputError.
     """
     frames = list_frames(path) if path.is_dir() else (path,)
-    first, alpha = read_picture(frames[0])
-    height, width = first.shape[:2]
-    deep = first.dtype == np.uint16
+    first = read_picture(frames[0])
+    height, width = first.image.shape[:2]
+    deep = first.image.dtype == np.uint16
     codec = frames[0].suffix.lower().lstrip(".")
     return MediaInfo(
         path=path,
@@ -151,7 +233,21 @@ def probe_images(path: Path) -> MediaInfo:
         streams=(StreamInfo(0, "video", codec),),
         container="image2",
         codec=codec,
-        color=_RGB,
-        has_alpha=alpha is not None,
+        color=first.color,
+        has_alpha=first.alpha is not None,
+        tags=first.tags,
         frames=frames,
+        notices=_notices(frames[0], first),
     )
+
+
+def _notices(path: Path, picture: Picture) -> tuple[str, ...]:
+    """What a person should know of an input's first picture."""
+    notices = []
+    if picture.color.hdr:
+        notices.append(f"high dynamic range ({picture.color.hdr}): kept, with its tags")
+    if picture.others:
+        more = f"{picture.others} more pictures" if picture.others > 1 else "another picture"
+        hint = "; restore a GIF, an animated PNG or a video for all of them" if path.suffix.lower() == ".webp" else ""
+        notices.append(f"{show(path)}: holds {more} (of an animation, pages, a preview), left out{hint}")
+    return tuple(notices)

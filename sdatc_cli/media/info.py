@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 UNSPECIFIED = 2  # ITU-T H.273 code point, the same for primaries, transfer and matrix
-MATRIX_RGB, MATRIX_BT709, MATRIX_BT470BG, MATRIX_SMPTE170M = 0, 1, 5, 6
+MATRIX_RGB, MATRIX_BT709, MATRIX_BT470BG, MATRIX_SMPTE170M, MATRIX_BT2020 = 0, 1, 5, 6, 9
+PRIMARIES_BT2020 = 9
 TRANSFER_PQ, TRANSFER_HLG = 16, 18
 RANGE_LIMITED, RANGE_FULL = 1, 2
 
@@ -53,12 +54,30 @@ class Mastering:
 
 
 @dataclass(frozen=True)
+class PictureTags:
+    """`profile`: the ICC profile of a picture in RGB that is not sRGB. `exif`: EXIF data less size and orientation."""
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+
+    @property
+    def names(self) -> str:
+        """What there is, for a person; empty for nothing."""
+        there = [name for name, data in (("colour profile", self.profile), ("EXIF data", self.exif)) if data]
+        return " and ".join(there)
+
+
+UNTAGGED = PictureTags()
+
+
+@dataclass(frozen=True)
 class MediaInfo:
     """An input that holds at least one decodable frame.
 
     `width` and `height` are those of the coded frames, before `rotation` (degrees counter-clockwise that a player
     turns them). `frame_count` and `duration` (seconds) are estimates. `start_time` is the time of the first
-    timestamp of the container in seconds: `start` arguments count from it. `frames` lists the files of a still image
+    timestamp of the container in seconds: `start` arguments count from it. `tags` are those of the (first) picture of a
+    still image or a folder, `frames` lists the files of a still image
     or of a folder. `notices` are lines a person should read. `protocols` may be used to read it, beside files.
     """
 
@@ -83,6 +102,7 @@ class MediaInfo:
     display_matrix: tuple[int, ...] | None = None
     interlaced: bool = False
     has_alpha: bool = False
+    tags: PictureTags = UNTAGGED
     mastering: Mastering | None = None
     frames: tuple[Path, ...] = ()
     protocols: tuple[str, ...] = ()

@@ -96,8 +96,8 @@ class _Child:
             target = array.reshape(-1).view(np.uint8).data
             if self._answers.readinto(target) < len(target):
                 raise _Died(self._reason())
-        pts, time_base, index, name, duration = rest
-        return Frame(arrays[0], pts, time_base, index, name, duration, arrays[1] if len(arrays) > 1 else None)
+        pts, time_base, index, name, duration, tags = rest
+        return Frame(arrays[0], pts, time_base, index, name, duration, arrays[1] if len(arrays) > 1 else None, tags)
 
     def _reason(self) -> str:
         """How the process ended, in words."""

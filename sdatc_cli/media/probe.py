@@ -26,7 +26,7 @@ from sdatc_cli.media.container import (
     refers_outside,
     show,
 )
-from sdatc_cli.media.images import is_image, probe_images
+from sdatc_cli.media.images import is_still, probe_images
 from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
 __all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
@@ -41,7 +41,7 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
     """
     path = Path(path)
     check_input(path, protocols)
-    if path.is_dir() or (is_image(path) and path.is_file()):
+    if path.is_dir() or (path.is_file() and is_still(path)):
         return probe_images(path)
     with open_input(path, protocols) as container:
         return replace(_probe_video(path, container), protocols=protocols)

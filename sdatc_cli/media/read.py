@@ -22,7 +22,7 @@ from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line,
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
 from sdatc_cli.media.images import read_picture
-from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.info import UNTAGGED, MediaInfo, PictureTags
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
 _NO_INDEX = {"mpegts", "mpeg"}  # containers in which one lands anywhere, not at a keyframe
@@ -36,7 +36,8 @@ class Frame:
     """One picture. `image` is (height, width, 3) RGB, uint8, or uint16 over its full range for sources over 8 bits.
 
     `pts` and `duration` count in `time_base` seconds; None for stills. `index` is the absolute index of the frame in
-    its input, whatever part of it is read. `name` is the file of a still, `alpha` its opacity, (height, width).
+    its input, whatever part of it is read. `name` is the file of a still, `alpha` its opacity, (height, width), `tags`
+    what it says beside its pixels.
     """
 
     image: np.ndarray
@@ -46,6 +47,7 @@ class Frame:
     name: Path | None = None
     duration: int = 0
     alpha: np.ndarray | None = None
+    tags: PictureTags = UNTAGGED
 
 
 @dataclass(frozen=True)
@@ -147,17 +149,17 @@ class FrameReader:
                 continue
             self._care.tell("decode", index, None)
             try:
-                image, alpha = read_picture(path)
+                picture = read_picture(path)
             except InputError as error:
                 self.damage.append(f"frame left out: {error}")
                 continue
-            if image.shape[:2] != (info.height, info.width):
+            height, width = picture.image.shape[:2]
+            if (height, width) != (info.height, info.width):
                 raise InputError(
-                    f"{show(path)}: {image.shape[1]}x{image.shape[0]} pixels, but the first frame has "
-                    f"{info.width}x{info.height}"
+                    f"{show(path)}: {width}x{height} pixels, but the first frame has {info.width}x{info.height}"
                 )
-            frame = Frame(image, None, None, index, path, alpha=alpha)
-            yield Decoded(index, None, None, True, image, partial(_itself, frame))
+            frame = Frame(picture.image, None, None, index, path, alpha=picture.alpha, tags=picture.tags)
+            yield Decoded(index, None, None, True, picture.image, partial(_itself, frame))
 
     def _video_frames(self, place: Mark | None) -> Generator[Decoded]:
         info = self.info

@@ -44,6 +44,8 @@ class VideoTrack:
         self.notices = list(self._plan.notices)
         if info.has_alpha and info.kind != "video":
             self.notices.append("transparency is not kept: the frames stand over their own colours; pictures keep it")
+        if info.tags.names:
+            self.notices.append(f"{info.tags.names} left out: a video has no place for that; pictures have")
         rgb = is_rgb(info.pix_fmt)
         coded = size if rgb or info.kind != "video" else (info.width, info.height)
         self._color = resolve(info.color, *coded, rgb_source=rgb or info.kind != "video")

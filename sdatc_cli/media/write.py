@@ -8,7 +8,7 @@ import numpy as np
 from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoders import EncodeOptions
-from sdatc_cli.media.images import ALPHA_SUFFIXES, is_image, write_image
+from sdatc_cli.media.images import ALPHA_SUFFIXES, holds_tags, is_image, write_image
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
@@ -87,7 +87,7 @@ class _FolderSink:
     def write(self, frame: Frame) -> None:
         """Store one frame."""
         path = self._target.path / f"{frame.index:08d}.png"
-        write_image(path, upright(frame.image, self._info), frame.alpha, self._info.color)
+        write_image(path, upright(frame.image, self._info), frame.alpha, self._info.color, frame.tags)
         self._count += 1
 
     def finish(self) -> None:
@@ -112,6 +112,9 @@ class _ImageSink:
             raise UsageError(f"the input is HDR ({info.color.hdr}) and {suffix} would wash it out; use .png or a video")
         if info.has_alpha and suffix not in ALPHA_SUFFIXES:
             self.notices.append(f"transparency is not kept: {suffix} cannot hold it; .png can")
+        if info.tags.names and not holds_tags(suffix, info.bit_depth):
+            depth = " of 16 bits" if suffix in (".tif", ".tiff") else ""
+            self.notices.append(f"{info.tags.names} left out: {suffix}{depth} has no place for that; .png has")
         self._info = info
         self._target = TargetFile(out)
         self._count = 0
@@ -120,7 +123,7 @@ class _ImageSink:
         """Store the only frame. Raises UsageError at a second one."""
         if self._count:
             raise UsageError(f"{show(self._target.out)}: an image cannot hold several frames; give a folder or video")
-        write_image(self._target.path, upright(frame.image, self._info), frame.alpha, self._info.color)
+        write_image(self._target.path, upright(frame.image, self._info), frame.alpha, self._info.color, frame.tags)
         self._count = 1
 
     def finish(self) -> None:

@@ -2,16 +2,19 @@
 
 import errno
 import os
+import struct
 from dataclasses import replace
 from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from sdatc_cli.engine.batch import plan_batch
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.media.images import list_frames, read_image, read_picture, write_image
+from sdatc_cli.media.info import PictureTags
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import FrameReader
 from sdatc_cli.media.write import EncodeOptions, MediaWriter
@@ -157,11 +160,12 @@ def test_transparency_of_pictures_is_kept(ending, deep, tmp_path):
     else:
         Image.fromarray(rgba).save(path, **({"lossless": True, "exact": True} if ending == "webp" else {}))
     _, notices = convert(path, tmp_path / f"out.{ending}", scale=1)
-    image, alpha = read_picture(tmp_path / f"out.{ending}")
+    picture = read_picture(tmp_path / f"out.{ending}")
+    image, alpha = picture.image, picture.alpha
     assert notices == [] and alpha is not None and image.dtype == (np.uint16 if deep else np.uint8)
     assert (alpha == rgba[..., 3].astype(int) * (257 if deep else 1)).all()
     convert(path, tmp_path / f"large.{ending}", scale=3)
-    _, alpha = read_picture(tmp_path / f"large.{ending}")
+    alpha = read_picture(tmp_path / f"large.{ending}").alpha
     assert alpha is not None and alpha.shape == (72, 120)
     for name in ("out.jpg", "out.mp4"):
         _, notices = convert(path, tmp_path / name)
@@ -177,6 +181,103 @@ def test_hdr_pictures_are_tagged_or_refused(tmp_path):
     with pytest.raises(UsageError, match="HDR"):
         convert(source, tmp_path / "out.jpg")
     assert leftovers(tmp_path, "in.mkv", "out.png") == []
+    info = probe(tmp_path / "out.png")
+    assert info.color.hdr == "PQ" and any("PQ" in notice for notice in info.notices)
+    convert(tmp_path / "out.png", tmp_path / "back.mkv", EncodeOptions("ffv1", pix_fmt="yuv420p10le"), scale=1)
+    back = probe(tmp_path / "back.mkv")
+    assert (back.bit_depth, back.color.primaries, back.color.transfer, back.color.matrix) == (10, 9, 16, 9)
+    close = read_all(source)[1][0].image.repeat(2, 0).repeat(2, 1).astype(int)
+    assert np.abs(read_all(tmp_path / "back.mkv")[1][0].image.astype(int) - close).mean() < 400
+
+
+def icc_profile() -> bytes:
+    """A profile in RGB that does not call itself sRGB."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return srgb.replace("sRGB".encode("utf-16-be"), "Wide".encode("utf-16-be"))
+
+
+def exif_data() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a maker"  # to be turned clockwise
+    exif[0x8769] = {0x9003: "2020:02:03 04:05:06", 0xA002: 40}  # taken when, how wide
+    exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}  # the place
+    return exif
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+def test_colour_profile_and_exif_data_of_pictures_are_kept(ending, tmp_path):
+    source, out = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
+    Image.fromarray(footage(1, 40, 24)[0]).save(source, icc_profile=icc_profile(), exif=exif_data().tobytes())
+    _, notices = convert(source, out)
+    with Image.open(out) as image:
+        exif = image.getexif()
+        assert image.size == (48, 80) and image.info["icc_profile"] == icc_profile()
+        assert exif.get(0x0112, 1) == 1 and exif[0x010F] == "a maker"
+        assert exif.get_ifd(0x8769) == {0x9003: "2020:02:03 04:05:06"} and exif.get_ifd(0x8825)[2] == (1, 2, 3)
+    assert notices == []
+    for name in ("out.bmp", "out.mp4"):
+        _, notices = convert(source, tmp_path / name)
+        assert any("colour profile and EXIF data left out" in n for n in notices)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_tags_of_pictures_of_sixteen_bits(ending, tmp_path):
+    """They are turned upright; PNG keeps the tags, TIFF says that it does not."""
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), np.uint16)
+    tags = PictureTags(icc_profile(), exif_data().tobytes())
+    write_image(tmp_path / "in.png", deep, tags=tags)
+    _, notices = convert(tmp_path / "in.png", tmp_path / f"out.{ending}", scale=1)
+    found = read_picture(tmp_path / f"out.{ending}")
+    assert (found.image == np.rot90(deep, -1)).all()
+    assert found.tags.profile == (icc_profile() if ending == "png" else None)
+    assert bool(found.tags.exif) == (ending == "png") and bool(notices) == (ending == "tif")
+
+
+def test_what_is_srgb_or_damaged_is_no_profile(tmp_path):
+    for name, profile in (("srgb", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()), ("junk", b"!")):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png", icc_profile=profile)
+        assert read_picture(tmp_path / f"{name}.png").tags == PictureTags()
+
+
+def linear_grey() -> bytes:
+    """A profile of greys that are proportional to light (ICC.1:2001-04)."""
+    white = struct.pack(">4s4x3i", b"XYZ ", 0xF6D6, 0x10000, 0xD32D)
+    curve = struct.pack(">4s4xI", b"curv", 0)
+    tags = {b"wtpt": white, b"kTRC": curve}
+    head = struct.pack(">I4sI4s4s4s12s4s28s3i48s", 128 + 4 + 12 * 2 + len(white) + len(curve), b"", 0x02100000, b"mntr",
+                       b"GRAY", b"XYZ ", b"", b"acsp", b"", 0xF6D6, 0x10000, 0xD32D, b"")  # fmt: skip
+    table, at = struct.pack(">I", len(tags)), 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += struct.pack(">4sII", name, at, len(content))
+        at += len(content)
+    return head + table + b"".join(tags.values())
+
+
+def test_greys_with_a_profile_become_srgb(tmp_path):
+    grey = Image.new("L", (16, 16), 128)
+    grey.save(tmp_path / "linear.png", icc_profile=linear_grey())
+    grey.save(tmp_path / "plain.png")
+    assert abs(int(read_image(tmp_path / "linear.png")[0, 0, 0]) - 188) <= 1  # sRGB's curve of 128 / 255
+    assert read_image(tmp_path / "plain.png")[0, 0, 0] == 128
+
+
+def test_an_animated_png_is_a_video(tmp_path):
+    first, *others = (Image.fromarray(image) for image in footage(4, 48, 32))
+    first.save(tmp_path / "in.png", save_all=True, append_images=others, duration=[80, 40, 40, 120])
+    info = probe(tmp_path / "in.png")
+    assert (info.kind, info.width, info.height) == ("video", 48, 32)
+    convert(tmp_path / "in.png", tmp_path / "out.mkv", EncodeOptions("ffv1"), scale=1)
+    assert np.allclose([float(t) for t in times(tmp_path / "out.mkv")], [0, 0.08, 0.12, 0.16], atol=0.0011)
+    (task,) = plan_batch([tmp_path / "in.png"], tmp_path / "large", "libx264", False, False)
+    assert task.out.name == "in.mkv"
+
+
+@pytest.mark.parametrize("ending", ["webp", "tif"])
+def test_further_pictures_of_a_file_are_told_of(ending, tmp_path):
+    first, *others = (Image.fromarray(image) for image in footage(3, 48, 32))
+    first.save(tmp_path / f"in.{ending}", save_all=True, append_images=others)
+    info = probe(tmp_path / f"in.{ending}")
+    assert info.kind == "image" and any("2 more pictures" in notice for notice in info.notices)
 
 
 def frames_in(folder):
