@@ -126,7 +126,8 @@ def summary(job: "Job", result: "Result") -> str:
     """The closing line."""
     (w, h), (big_w, big_h) = result.input_size, result.output_size
     peak = " + ".join(f"{output.megabytes(count)} {where}" for where, count in result.peak.items())
+    count = f"{result.frames} frame{'' if result.frames == 1 else 's'}"
     return (
-        f"{job.out}: {result.frames} frames, {w}x{h} -> {big_w}x{big_h}, "
+        f"{job.out}: {count}, {w}x{h} -> {big_w}x{big_h}, "
         f"{result.seconds:.1f} s, {result.fps:.2f} fps, peak memory {peak or 'unknown'}"
     )
