@@ -10,6 +10,8 @@ from .layers import zero_init
 class CFW(nn.Module):
     """Res = CFW(F_e, F_d): what the encoder's features of x_HR add to the decoder's. Starts at zero."""
 
+    idle = False  # see untrained.pass_over_identities
+
     def __init__(self, channels: int):
         super().__init__()
         self.fuse = nn.Conv2d(channels * 2, channels, 3, padding=1)

@@ -75,6 +75,8 @@ class PCAM(nn.Module):
     average feature by a linear map (+Prompt); "none" leaves the features alone (baseline).
     """
 
+    idle = False  # see untrained.pass_over_identities
+
     def __init__(self, channels: int, config: PCAMConfig):
         super().__init__()
         self.kind = config.kind
@@ -105,6 +107,6 @@ class PCAM(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Z (N, C, H, W) -> Z_C of eq. (8), same shape."""
-        if self.kind == "none":
+        if self.kind == "none" or self.idle:
             return z
         return self.conv_out(self.transformer(torch.cat([z, self.prompt(z)], 1)))

@@ -227,7 +227,7 @@ class Restorer(nn.Module):
         """x_HQ (N, 3, H, W) of eq. (12), float32, not clamped."""
 
         def run(z: Tensor, x: Tensor) -> Tensor:
-            f_e = None if self.vae.adds_nothing else self.vae.features(x)
+            f_e = self.vae.features(x) if self.vae.takes_features(options.fidelity) else None
             return self.vae.decode(z, z.shape[0], f_e, options.fidelity, x).float()
 
         return tiled(run, [z_0, x_hr], [self._latent_scale, self.scale], self.scale, options.tile)

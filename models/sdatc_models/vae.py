@@ -99,6 +99,11 @@ class VAE(nn.Module):
         modules = [self.pcam, *(m for m in (self.stam, self.cfw) if m is not None)]
         return [p for module in modules for p in module.parameters()]
 
+    def takes_features(self, omega: float) -> bool:
+        """Whether a decoder with CFW's share `omega` has a use for `features`."""
+        at_work = self.cfw is not None and any(not module.idle for module in self.cfw.values())
+        return at_work and omega > 0 and not self.adds_nothing
+
     def features(self, image: Tensor) -> list[Tensor]:
         """F_e of (B, 3, H, W), H and W multiples of f: one feature a scale, in the decoder's order (finest last)."""
         h = self.encoder.conv_in(F.pixel_unshuffle((image * 2 - 1).to(self.dtype), self.config.stem))
@@ -173,7 +178,7 @@ class VAE(nn.Module):
             h = self.stam[k](h, frames)
         for resnet in rest:
             h = resnet(h, None)
-        if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0:
+        if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0 and not self.cfw[str(k)].idle:
             h = h + omega * self.cfw[str(k)](f_e[k - len(self.decoder.up_blocks)], h)
         for up in sublayers(block, "upsamplers"):
             h = up(h)

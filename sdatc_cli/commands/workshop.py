@@ -112,14 +112,17 @@ def model_config(model: str) -> "tuple[ModelConfig, dict[str, str]]":
 
 
 def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":
-    """The networks by name or folder. ModelError when they are missing, damaged or do not fit."""
+    """The networks by name or folder, to restore with. ModelError when they are missing, damaged or do not fit."""
     from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
+    from sdatc_models.untrained import pass_over_identities
 
     try:
-        return weights.load(find(model), device=device, dtype=dtype)
+        restorer = weights.load(find(model), device=device, dtype=dtype)
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error
+    pass_over_identities(restorer)
+    return restorer
 
 
 def summary(job: "Job", result: "Result") -> str:

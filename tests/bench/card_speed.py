@@ -31,9 +31,13 @@ from sdatc_cli.engine.restore import restore_frames  # noqa: E402
 from sdatc_cli.media.read import Frame  # noqa: E402
 from sdatc_cli.zoo.manifest import MODELS  # noqa: E402
 from sdatc_models import weights  # noqa: E402
+from sdatc_models.cfw import CFW  # noqa: E402
 from sdatc_models.config import ModelConfig, tiny  # noqa: E402
+from sdatc_models.pcam import PCAM  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
+from sdatc_models.stam import STAM  # noqa: E402
 from sdatc_models.unet import build_backbone  # noqa: E402
+from sdatc_models.untrained import pass_over_identities  # noqa: E402
 
 SIZES = {  # as people run them: `base` with the embedded DCM, guided
     "base": MODELS["base"].config,
@@ -119,12 +123,17 @@ class PlainLoop:
         return self.vae.decode(z).sample
 
 
-def lively(config: ModelConfig, device: torch.device) -> Restorer:
-    """A restorer no part of which stands at zero, so that nothing is left out as adding nothing."""
+def lively(config: ModelConfig, device: torch.device, as_pulled: bool) -> Restorer:
+    """A restorer no part of which stands at zero, so that nothing is left out as adding nothing; `as_pulled`: but for
+    PCAM, STAM and CFW, which the commands pass over in a model whose modules were never trained."""
     with device, torch.no_grad():
         restorer = Restorer(config)
+        own = [m for m in restorer.modules() if as_pulled and isinstance(m, PCAM | STAM | CFW)]
+        kept = {id(p) for module in own for p in module.parameters()}
         for parameter in restorer.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=1e-3)
+            if id(parameter) not in kept:
+                parameter.add_(torch.randn_like(parameter), alpha=1e-3)
+        pass_over_identities(restorer)
     return restorer
 
 
@@ -171,6 +180,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2, help="clips in the timed stream")
     parser.add_argument("--solver", choices=["ddpm", "dpmpp"], default="ddpm")
     parser.add_argument("--flow", choices=["dis", "none"], default="dis")
+    parser.add_argument("--as-pulled", action="store_true", help="PCAM, STAM and CFW untrained, as in the download")
     parser.add_argument("--unrecorded", action="store_true", help="without CUDA graphs")
     parser.add_argument("--alone", action="store_true", help="without the plain loop")
     words = parser.parse_args()
@@ -183,7 +193,7 @@ def main() -> None:
     for text in words.output:
         width, height = map(int, text.split("x"))
         frames = stream((width, height), words.clips)
-        restorer = lively(config, device).in_format(dtype).eval()
+        restorer = lively(config, device, words.as_pulled).in_format(dtype).eval()
         seconds, peak, work = own(restorer, frames, options, not words.unrecorded)
         del restorer
         each, share = seconds / len(frames), 100 * work / seconds / rate

@@ -1,5 +1,6 @@
 """Public checkpoints into ours: the same numbers as diffusers' own classes, and no tensor unaccounted for."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdatc_models import weights
 from sdatc_models.checkpoints import read
@@ -17,7 +19,7 @@ from sdatc_models.config import base, tiny
 from sdatc_models.convert import PLACES, Conversion, convert, fill
 from sdatc_models.empty_prompt import embed, names_of_openclip
 from sdatc_models.restorer import RestoreOptions, Restorer
-from sdatc_models.untrained import untrained
+from sdatc_models.untrained import pass_over_identities, untrained
 from sdatc_models.weights import WeightsError
 
 State = dict[str, torch.Tensor]
@@ -235,6 +237,33 @@ def test_untrained_modules_are_told_from_the_weights(
         for tensor in trained.state_dict().values():
             tensor.add_(0.01)
     assert untrained(trained) == []
+
+
+def test_modules_at_the_identity_are_passed_over_and_change_nothing(
+    from_original: tuple[Restorer, Conversion],
+) -> None:
+    clip, options, made, work = torch.rand(3, 3, 16, 24), RestoreOptions(steps=2, guidance=1.0), [], []
+    for shorter in (False, True):
+        restorer = copy.deepcopy(from_original[0])
+        if shorter:
+            pass_over_identities(restorer)
+        with FlopCounterMode(display=False) as counter:
+            made.append(restorer.restore(clip, range(3), options))
+        work.append(counter.get_total_flops())
+    torch.testing.assert_close(*made, rtol=0, atol=2e-5)
+    assert work[1] < work[0]
+
+
+@pytest.mark.parametrize("name", ["unet.pcam.0.conv_out.bias", "vae.stam.1.alpha_t", "vae.cfw.2.out.bias"])
+def test_a_module_that_was_trained_is_not_passed_over(name: str) -> None:
+    restorer, clip, options = fresh(), torch.rand(2, 3, 16, 16), RestoreOptions(steps=1)
+    before = restorer.restore(clip, [0, 1], options)
+    with torch.no_grad():
+        restorer.get_parameter(name).add_(0.05)
+    whole = restorer.restore(clip, [0, 1], options)
+    pass_over_identities(restorer)
+    torch.testing.assert_close(restorer.restore(clip, [0, 1], options), whole, rtol=0, atol=2e-5)
+    assert (whole - before).abs().max() > 1e-3
 
 
 def test_a_new_unet_opens_only_an_untrained_condition_encoder(original: State, diffbir: State) -> None:
