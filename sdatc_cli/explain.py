@@ -32,9 +32,15 @@ def explain(error: Exception) -> tuple[int, str]:
         return 1, f"this needs the package {package}, which is not installed: pip install {wish}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError.exit_code, "the disk is full; free some space and run the same command again"
-    from sdatc_cli.engine.memory import ran_out_of_memory  # loads torch: seconds
-
-    if ran_out_of_memory(error):
+    if _ran_out_of_memory(error):
         return DeviceError.exit_code, "memory ran out; close other programs, or give --tile a smaller edge"
     kind = type(error).__name__
     return 1, f"internal error ({kind}: {error}); run again with --debug for the details"
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    try:
+        from sdatc_cli.engine.memory import ran_out_of_memory  # loads torch: seconds, or it may be what is broken
+    except Exception:
+        return isinstance(error, MemoryError)
+    return ran_out_of_memory(error)

@@ -45,8 +45,8 @@ def is_image(path: Path) -> bool:
 
 def is_still(path: Path) -> bool:
     """Whether a file is to be read as a picture: by its name, unless it is an animated PNG, which FFmpeg reads."""
-    if not is_image(path):
-        return False
+    if not (is_image(path) and path.is_file()):
+        return is_image(path)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

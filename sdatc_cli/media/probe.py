@@ -41,7 +41,7 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
     """
     path = Path(path)
     check_input(path, protocols)
-    if path.is_dir() or (path.is_file() and is_still(path)):
+    if path.is_dir() or (is_still(path) and path.is_file()):
         return probe_images(path)
     with open_input(path, protocols) as container:
         return replace(_probe_video(path, container), protocols=protocols)
