@@ -7,6 +7,7 @@ shows at p + F(p), and `warp(b, F)` brings b onto a.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from itertools import pairwise
 
@@ -29,17 +30,39 @@ class ClipFlow:
     next_mask: Tensor
     previous_mask: Tensor
 
+    @cached_property
+    def grids(self) -> tuple[Tensor, Tensor]:
+        """`sampling_grid` of `to_next` and of `to_previous`, made once for all steps of a diffusion, and such that a
+        gradient may be taken behind them, which tensors of inference mode do not let."""
+        with torch.inference_mode(False):
+            return sampling_grid(self.to_next.clone()), sampling_grid(self.to_previous.clone())
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample `image` (N, C, H, W) bilinearly at p + flow(p); flow (N, 2, H, W) in pixels. Edges are repeated."""
-    height, width = image.shape[-2:]
+    @cached_property
+    def masks(self) -> tuple[Tensor, Tensor]:
+        """`next_mask` and `previous_mask`, as `grids`."""
+        with torch.inference_mode(False):
+            return self.next_mask.clone(), self.previous_mask.clone()
+
+
+def sampling_grid(flow: Tensor) -> Tensor:
+    """p + flow(p) for a flow (N, 2, H, W) in pixels, as `sampled` takes it, (N, H, W, 2)."""
+    height, width = flow.shape[-2:]
     y, x = torch.meshgrid(
-        torch.arange(height, device=image.device), torch.arange(width, device=image.device), indexing="ij"
+        torch.arange(height, device=flow.device), torch.arange(width, device=flow.device), indexing="ij"
     )
     at_x = (x + flow[:, 0]) * (2 / max(width - 1, 1)) - 1
     at_y = (y + flow[:, 1]) * (2 / max(height - 1, 1)) - 1
-    grid = torch.stack([at_x, at_y], -1).to(image.dtype)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return torch.stack([at_x, at_y], -1)
+
+
+def sampled(image: Tensor, grid: Tensor) -> Tensor:
+    """`image` (N, C, H, W) bilinearly at the places of a `sampling_grid`. Edges are repeated."""
+    return F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """`image` (N, C, H, W) at p + flow(p); flow (N, 2, H, W) in pixels."""
+    return sampled(image, sampling_grid(flow))
 
 
 def resample(flow: Tensor, height: int, width: int) -> Tensor:

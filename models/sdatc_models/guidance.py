@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .flow import ClipFlow, warp
+from .flow import ClipFlow, sampled
 
 
 def motion_error(z: Tensor, flow: ClipFlow) -> Tensor:
@@ -11,8 +11,9 @@ def motion_error(z: Tensor, flow: ClipFlow) -> Tensor:
 
     The sum is over frames, channels and pixels, so its gradient does not shrink with the frame's size.
     """
-    onto_earlier = (warp(z[1:], flow.to_next) - z[:-1]).abs() * flow.next_mask
-    onto_later = (warp(z[:-1], flow.to_previous) - z[1:]).abs() * flow.previous_mask
+    (next_grid, previous_grid), (next_mask, previous_mask) = flow.grids, flow.masks
+    onto_earlier = (sampled(z[1:], next_grid) - z[:-1]).abs() * next_mask
+    onto_later = (sampled(z[:-1], previous_grid) - z[1:]).abs() * previous_mask
     return onto_earlier.sum() + onto_later.sum()
 
 
@@ -22,6 +23,5 @@ def guided(z: Tensor, flow: ClipFlow | None, scale: float, variance: float) -> T
         return z
     with torch.inference_mode(False), torch.enable_grad():
         at = z.detach().clone().requires_grad_(True)
-        own = ClipFlow(*(f.clone() for f in (flow.to_next, flow.to_previous, flow.next_mask, flow.previous_mask)))
-        (gradient,) = torch.autograd.grad(motion_error(at, own), at)
+        (gradient,) = torch.autograd.grad(motion_error(at, flow), at)
     return z - scale * variance * gradient
