@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .sending import sent
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
 
 @dataclass(frozen=True)
 class ClipFlow:
@@ -97,7 +99,7 @@ def flows(frames: Tensor, pairs: Sequence[tuple[int, int]], method: str) -> Tens
 
 def grey(frames: Tensor) -> np.ndarray:
     """Luma (N, h, w) uint8 of frames (N, 3, h, w) in [0, 1]."""
-    weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    weights = frames.new_tensor(list(LUMA)).view(1, 3, 1, 1)
     return ((frames * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 

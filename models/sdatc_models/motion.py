@@ -7,12 +7,13 @@ not wait for it; to the frames farther off it leads from one neighbour to the ne
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .flow import dis, flows, grey, warp
+from .flow import LUMA, dis, flows, warp
 from .recent import Recent
 
 Searches = list[Callable[[], Tensor]]  # one a pair of neighbours: waits for the flows there and back, (2, 2, 2h, 2w)
@@ -36,10 +37,12 @@ class Motion:
 
         def make(pair: Tensor) -> Callable[[], Tensor]:
             if method == "raft":
-                found = flows(_doubled(pair.to(device)), [(0, 1), (1, 0)], method)
+                large = F.interpolate(pair.to(device), scale_factor=2, mode="bicubic", align_corners=False)
+                found = flows(large, [(0, 1), (1, 0)], method)
                 return lambda: found
-            first, second = grey(_doubled(pair))
-            there, back = pool.submit(dis, first, second), pool.submit(dis, second, first)
+            first, second = (pool.submit(_doubled_grey, frame.numpy()) for frame in pair)
+            there = pool.submit(lambda: dis(first.result(), second.result()))
+            back = pool.submit(lambda: dis(second.result(), first.result()))
             return lambda: torch.from_numpy(np.stack([there.result(), back.result()]))
 
         try:
@@ -48,8 +51,11 @@ class Motion:
             pool.shutdown(wait=False)  # its threads end when the flows are found
 
 
-def _doubled(frames: Tensor) -> Tensor:
-    return F.interpolate(frames, scale_factor=2, mode="bicubic", align_corners=False)
+def _doubled_grey(frame: np.ndarray) -> np.ndarray:
+    """Luma (2h, 2w) uint8 of a frame (3, h, w) in [0, 1]."""
+    luma = np.tensordot(np.float32(LUMA), frame, 1)
+    large = cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    return np.rint(large.clip(0, 1) * 255).astype(np.uint8)
 
 
 def clip_motion(neighbours: Tensor) -> Tensor:
