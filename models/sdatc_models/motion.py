@@ -53,7 +53,7 @@ class Motion:
 
 def _doubled_grey(frame: np.ndarray) -> np.ndarray:
     """Luma (2h, 2w) uint8 of a frame (3, h, w) in [0, 1]."""
-    luma = np.tensordot(np.float32(LUMA), frame, 1)
+    luma = np.tensordot(np.array(LUMA, np.float32), frame, 1)
     large = cv2.resize(luma, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     return np.rint(large.clip(0, 1) * 255).astype(np.uint8)
 

@@ -4,6 +4,7 @@ swscale only changes the sampling of the chroma; the matrix is applied here, in 
 up to one level for full range and four for 16-bit RGB, which shows as a tint.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -68,6 +69,18 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     return rows[: plane.height, : plane.width]
 
 
+def _bands(height: int) -> Iterator[slice]:
+    """A picture's rows in parts whose values stay in a processor's cache from one operation to the next."""
+    return (slice(first, first + 64) for first in range(0, height, 64))
+
+
+def _levels(values: np.ndarray, matrix: np.ndarray, most: int) -> np.ndarray:
+    """A (3, C + 1) affine map of values (h, w, C), rounded to 0 ... most, float32."""
+    mapped = cv2.transform(values.astype(np.float32), matrix)
+    np.rint(mapped, out=mapped)
+    return np.clip(mapped, 0, most, out=mapped)
+
+
 class Converter:
     """Converts frames of one source. Not for use by several threads at once."""
 
@@ -106,15 +119,17 @@ class Converter:
             frame = self._reformat(frame, _same_sampling(bits), full, width, height)
         span, zero = self._codes(bits, full)
         if grey:
-            matrix, codes = np.ones((3, 1)) / span[0], _plane(frame, 0)[..., None].astype(np.float32)
+            matrix, planes = np.ones((3, 1)) / span[0], [_plane(frame, 0)]
             offset = -np.full(3, zero[0] / span[0])
         else:
-            matrix = np.linalg.inv(self._yuv_of_rgb) / span
-            codes = np.stack([_plane(frame, i) for i in range(3)], axis=-1).astype(np.float32)
+            matrix, planes = np.linalg.inv(self._yuv_of_rgb) / span, [_plane(frame, i) for i in range(3)]
             offset = -matrix @ zero
-        most = 65535 if deep else 255
-        image = cv2.transform(codes, np.column_stack([matrix, offset]).astype(np.float32) * most)
-        return np.clip(np.rint(image), 0, most).astype(np.uint16 if deep else np.uint8)
+        image = np.empty((*planes[0].shape, 3), np.uint16 if deep else np.uint8)
+        most = np.iinfo(image.dtype).max
+        whole = np.column_stack([matrix, offset]).astype(np.float32) * most
+        for rows in _bands(len(image)):
+            image[rows] = _levels(np.stack([plane[rows] for plane in planes], axis=-1), whole, most)
+        return image
 
     def to_frame(self, image: np.ndarray, pix_fmt: str) -> VideoFrame:
         """(height, width, 3) RGB, uint8 or uint16, as a tagged frame of `pix_fmt`."""
@@ -138,10 +153,12 @@ class Converter:
     def _whole_chroma(self, image: np.ndarray, bits: int, most: int) -> VideoFrame:
         span, zero = self._codes(bits, self.color.range == RANGE_FULL)
         matrix = np.column_stack([self._yuv_of_rgb * span[:, None] / most, zero]).astype(np.float32)
-        codes = np.clip(np.rint(cv2.transform(image.astype(np.float32), matrix)), 0, 2**bits - 1)
         frame = VideoFrame(image.shape[1], image.shape[0], _same_sampling(bits))
-        for index in range(3):
-            _plane(frame, index)[:] = codes[..., index]
+        planes = [_plane(frame, index) for index in range(3)]
+        for rows in _bands(len(image)):
+            codes = _levels(image[rows], matrix, 2**bits - 1)
+            for index, plane in enumerate(planes):
+                plane[rows] = codes[..., index]
         return frame
 
     def _reformat(
