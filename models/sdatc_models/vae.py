@@ -178,7 +178,7 @@ class VAE(nn.Module):
             h = self.stam[k](h, frames)
         for resnet in rest:
             h = resnet(h, None)
-        if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0 and not self.cfw[str(k)].idle:
+        if self.cfw is not None and str(k) in self.cfw and f_e is not None and omega > 0:
             h = h + omega * self.cfw[str(k)](f_e[k - len(self.decoder.up_blocks)], h)
         for up in sublayers(block, "upsamplers"):
             h = up(h)

@@ -175,25 +175,25 @@ def write_image(
             if not done:
                 raise OutputError(f"{show(path)}: cannot be encoded")
             body = data.tobytes()
-            path.write_bytes(_tagged(body, color, tags) if suffix == ".png" else body)
-            return
-        picture = Image.fromarray(eight_bits(image))
-        if suffix == ".png":
+        else:
             buffer = BytesIO()
-            picture.save(buffer, "PNG", compress_level=3)
-            path.write_bytes(_tagged(buffer.getvalue(), color, tags))
-            return
-        settings: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"quality": 95}
-        if suffix in _TAGGED_SUFFIXES:
-            settings |= {key: value for key, value in _words(tags).items() if value}
-        picture.save(path, **settings)
+            settings = _settings(suffix, tags)
+            Image.fromarray(eight_bits(image)).save(buffer, Image.registered_extensions()[suffix], **settings)
+            body = buffer.getvalue()
+        path.write_bytes(_tagged(body, color, tags) if suffix == ".png" else body)
     except (OSError, ValueError, cv2.error) as error:
         raise OutputError(f"{show(path)}: cannot be written ({one_line(error)})") from error
 
 
-def _words(tags: PictureTags) -> dict[str, bytes | None]:
-    """Tags as Pillow's writers name them."""
-    return {"icc_profile": tags.profile, "exif": tags.exif}
+def _settings(suffix: str, tags: PictureTags) -> dict[str, Any]:
+    """What Pillow's writer of a kind of file is told; `_tagged` gives a PNG its tags, of 8 bits as of 16."""
+    if suffix == ".png":
+        return {"compress_level": 3}
+    settings: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"quality": 95}
+    if suffix in _TAGGED_SUFFIXES:
+        told = {"icc_profile": tags.profile, "exif": tags.exif}
+        settings |= {name: data for name, data in told.items() if data}
+    return settings
 
 
 def _tagged(png: bytes, color: ColorInfo, tags: PictureTags) -> bytes:

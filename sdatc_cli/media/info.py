@@ -77,8 +77,8 @@ class MediaInfo:
     `width` and `height` are those of the coded frames, before `rotation` (degrees counter-clockwise that a player
     turns them). `frame_count` and `duration` (seconds) are estimates. `start_time` is the time of the first
     timestamp of the container in seconds: `start` arguments count from it. `tags` are those of the (first) picture of a
-    still image or a folder, `frames` lists the files of a still image
-    or of a folder. `notices` are lines a person should read. `protocols` may be used to read it, beside files.
+    still image or a folder, `frames` lists their files. `notices` are lines a person should read. `protocols` may be
+    used to read it, beside files.
     """
 
     path: Path
