@@ -37,13 +37,13 @@ LITE = {
         ema=0.998,
     ),
     "diffusion": Recipe(
-        batch=6,
+        batch=4,
         frames=1,
-        patch=96,
-        lr=3e-4,
-        weights=ImageLossWeights(l1=1.0, lpips=1.0, dists=1.0, adversarial=0.01),
+        patch=192,
+        lr=2e-4,
+        weights=ImageLossWeights(l1=0.5, lpips=1.5, dists=1.0, grid=2.0),
         mse=0.02,
-        adversarial_from=0.1,
+        ema=0.998,
     ),
     "decoder": Recipe(
         batch=1,

@@ -61,23 +61,27 @@ class DCMNet(StageNet):
 
 
 class DiffusionNet(StageNet):
-    """Stage "diffusion": condition encoder, UNet and PCAM, with DCM fine-tuned end to end.
+    """Stage "diffusion": condition encoder, UNet and PCAM.
 
-    A pretrained backbone ("epsilon", "v") keeps its encoder frozen, as in the paper; a residual one is trained whole,
-    and judged by the picture of its x_0 through the linear code alone, which costs next to nothing.
+    A pretrained backbone ("epsilon", "v") keeps its encoder frozen, and DCM is fine-tuned end to end, as in the paper.
+    A residual one is trained whole, behind a DCM that stays as it is: batches small enough for both undid what that
+    had learnt from larger ones. It is judged by the picture of its x_0 through the linear code alone, which costs next
+    to nothing.
     """
 
     def __init__(self, restorer: Restorer):
         unet = restorer.unet
-        whole = restorer.config.unet.prediction == "residual"
-        parts: list[nn.Module] = [restorer.dcm, unet.control, unet.pcam]
-        parts += [unet.backbone] if whole else [unet.backbone.up_blocks]
+        tunes_dcm = restorer.config.unet.prediction != "residual"
+        parts: list[nn.Module] = [unet.control, unet.pcam]
+        parts += [unet.backbone.up_blocks, restorer.dcm] if tunes_dcm else [unet.backbone]
         super().__init__(restorer, [p for part in parts for p in part.parameters()])
+        self.tunes_dcm = tunes_dcm
+        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)
 
     def forward(self, lq: Tensor, hr: Tensor, quantiser: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """LQ and HR frames (B, 3, ...), quantisers (B,) -> raw output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
-        x_hr = restorer.dcm.once(lq, quantiser)
+        x_hr = restorer.dcm.once(lq, quantiser) if self.tunes_dcm else restorer.dcm(lq, quantiser)
         c_hr = restorer.vae.encode(x_hr)
         z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)
@@ -151,7 +155,8 @@ class Stage:
         else:
             output, target, image, x_hr = net(lq, hr, quantiser)
             extra["mse"] = self.recipe.mse * F.mse_loss(output, target)
-            extra["dcm"] = self.dcm_weight * F.l1_loss(x_hr, hr)
+            if x_hr.requires_grad:
+                extra["dcm"] = self.dcm_weight * F.l1_loss(x_hr, hr)
         image = image.unflatten(0, batch.hr.shape[:2])
         target = batch.hr if batch.taught is None else batch.taught
         total, terms = self.image_loss(image, target, weights, judge)
