@@ -24,6 +24,7 @@ class StageNet(nn.Module):
     def __init__(self, restorer: Restorer, trained: list[nn.Parameter]):
         super().__init__()
         self.restorer = restorer.requires_grad_(False)
+        convert_conv2d_weight_memory_format(restorer, torch.channels_last)  # as weights are loaded: faster
         for parameter in trained:
             parameter.requires_grad_(True)
 
@@ -54,7 +55,6 @@ class DCMNet(StageNet):
 
     def __init__(self, restorer: Restorer):
         super().__init__(restorer, list(restorer.dcm.parameters()))
-        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)  # the faster layout on a CPU
 
     def forward(self, lq: Tensor, quantiser: Tensor) -> Tensor:
         return self.restorer.dcm.once(lq, quantiser)
@@ -64,24 +64,23 @@ class DiffusionNet(StageNet):
     """Stage "diffusion": condition encoder, UNet and PCAM.
 
     A pretrained backbone ("epsilon", "v") keeps its encoder frozen, and DCM is fine-tuned end to end, as in the paper.
-    A residual one is trained whole, behind a DCM that stays as it is: batches small enough for both undid what that
-    had learnt from larger ones. It is judged by the picture of its x_0 through the linear code alone, which costs next
+    A residual one is trained whole, behind a DCM that stays as it is, since tuning both in small batches made lite
+    worse (its card has the run). It is judged by the picture of its x_0 through the linear code alone, which costs next
     to nothing.
     """
 
     def __init__(self, restorer: Restorer):
         unet = restorer.unet
-        tunes_dcm = restorer.config.unet.prediction != "residual"
+        residual = restorer.config.unet.prediction == "residual"
         parts: list[nn.Module] = [unet.control, unet.pcam]
-        parts += [unet.backbone.up_blocks, restorer.dcm] if tunes_dcm else [unet.backbone]
+        parts += [unet.backbone] if residual else [unet.backbone.up_blocks, restorer.dcm]
         super().__init__(restorer, [p for part in parts for p in part.parameters()])
-        self.tunes_dcm = tunes_dcm
-        convert_conv2d_weight_memory_format(restorer.dcm, torch.channels_last)
 
     def forward(self, lq: Tensor, hr: Tensor, quantiser: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """LQ and HR frames (B, 3, ...), quantisers (B,) -> raw output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
-        x_hr = restorer.dcm.once(lq, quantiser) if self.tunes_dcm else restorer.dcm(lq, quantiser)
+        enlarge = restorer.dcm if restorer.config.unet.prediction == "residual" else restorer.dcm.once
+        x_hr = enlarge(lq, quantiser)
         c_hr = restorer.vae.encode(x_hr)
         z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)
