@@ -66,7 +66,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     weights.save(restorer, folder / "still")
     with torch.no_grad():
         for parameter in restorer.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+            parameter.add_(0.02 * torch.randn(parameter.shape))
     weights.save(restorer, folder / "lively")
     return {"still": folder / "still", "lively": folder / "lively"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .color import correct, enlarge
 from .config import ModelConfig
@@ -65,6 +66,7 @@ class Restorer(nn.Module):
         self.vae = VAE(config.vae, config.pcam)
         self.unet = UNet(config.unet, config.pcam, config.vae.latent)
         self.schedule = Schedule(config.schedule)
+        convert_conv2d_weight_memory_format(self, torch.channels_last)  # the faster layout, on CPUs as on GPUs
         self._recent: Recent[tuple[Tensor, Tensor]] = Recent(self.clip_length)
         self._motion = Motion(self.clip_length)
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .config import ModelConfig, from_json, to_json
 from .restorer import Restorer
@@ -106,5 +105,4 @@ def load(
         if result.missing_keys or (result.unexpected_keys and not switches):
             wrong = (result.missing_keys or result.unexpected_keys)[0]
             raise WeightsError(f"{folder / name} does not fit its config: tensor {wrong} is missing or unknown")
-    convert_conv2d_weight_memory_format(restorer, torch.channels_last)  # the faster layout, on CPUs as on GPUs
     return restorer.to(device=device).in_format(dtype).eval().requires_grad_(False)

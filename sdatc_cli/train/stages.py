@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from sdatc_models.restorer import RestoreOptions, Restorer
 
@@ -24,7 +23,6 @@ class StageNet(nn.Module):
     def __init__(self, restorer: Restorer, trained: list[nn.Parameter]):
         super().__init__()
         self.restorer = restorer.requires_grad_(False)
-        convert_conv2d_weight_memory_format(restorer, torch.channels_last)  # as weights are loaded: faster
         for parameter in trained:
             parameter.requires_grad_(True)
 

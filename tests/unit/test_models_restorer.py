@@ -20,7 +20,7 @@ def lively(config: ModelConfig, strength: float = 0.02) -> Restorer:
     restorer = Restorer(replace(config, dcm=replace(config.dcm, quantiser=False))).eval()  # not told here
     with torch.no_grad():
         for parameter in restorer.parameters():
-            parameter.add_(torch.randn_like(parameter) * strength)
+            parameter.add_(torch.randn(parameter.shape) * strength)  # the same however the weights lie
     return restorer
 
 

@@ -70,6 +70,13 @@ def test_what_is_saved_is_loaded(good: tuple[Path, Restorer]) -> None:
     assert set(weights.verify(folder)) == {"dcm.safetensors", "vae.safetensors", "unet.safetensors"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_lie_in_the_faster_layout_new_and_loaded(good: tuple[Path, Restorer], dtype: torch.dtype) -> None:
+    for restorer in (good[1], weights.load(good[0], dtype=dtype)):
+        convolutions = [m for m in restorer.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
 def test_half_precision_files_restore_almost_the_same(good: tuple[Path, Restorer], tmp_path: Path) -> None:
     folder, restorer = good
     weights.save(restorer, tmp_path)

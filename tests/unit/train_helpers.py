@@ -55,7 +55,7 @@ def make_stage(name: StageName, shards: Path, recipe: Recipe | None = None, live
     if lively:
         with torch.no_grad():
             for parameter in restorer.parameters():
-                parameter.add_(torch.randn_like(parameter) * lively)
+                parameter.add_(torch.randn(parameter.shape) * lively)
     return Stage(NETS[name](restorer), recipe, ImageLoss(None))
 
 
