@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from sdatc_cli.media import quantiser
+from sdatc_cli.media.headers import PictureHeaders
 
 SCALE = 4
 
@@ -77,14 +78,20 @@ def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     buffer.seek(0)
+    frames: list[av.VideoFrame] = []
+    told: list[float | None] = []
     with av.open(buffer, "r") as back:
-        decoder = back.streams.video[0].codec_context
-        decoder.options, decoder.thread_count = quantiser.OPTIONS, 1
-        frames = list(back.decode(video=0))
+        stream = back.streams.video[0]
+        stream.codec_context.options, stream.codec_context.thread_count = quantiser.OPTIONS, 1
+        headers = PictureHeaders(stream)
+        for packet in back.demux(stream):
+            frames += packet.decode()
+            told += quantiser.packet_quantisers(headers, packet)
+    told += map(quantiser.frame_quantiser, frames)
     decoded = np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
     if decoded.shape != clip.shape:
         raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")
-    return decoded, quantiser.run_quantiser([quantiser.frame_quantiser(frame) for frame in frames])
+    return decoded, quantiser.run_quantiser(told)
 
 
 def degrade_clip(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:

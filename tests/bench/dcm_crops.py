@@ -1,11 +1,13 @@
 """Scores the distortion control module alone on one crop of each clip: a look at a training run that takes a minute.
 
-    python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...] [--crf 25] [--first 0] [--whole]
+    python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...]
+        [--codec libx264] [--crf 25] [--untold] [--first 0] [--whole]
 
-Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded with x264 at
-the CRF; the seventh is restored. Bicubic enlargement stands beside it. Give smooth clips as well as detailed ones: a
-network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the whole of
-each model as well, with its default settings, on the frame among two others on either side.
+Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded at the CRF; the
+seventh is restored, by networks that are told the codec's quantiser, or not with `--untold`. Bicubic enlargement stands
+beside it. Give smooth clips as well as detailed ones: a network that invents texture everywhere gains on the one kind
+what it loses on the other. `--whole` scores the whole of each model as well, with its default settings, on the frame
+among two others on either side.
 
 `grid` tells the pattern of four pixels that a network which enlarges four times can draw: the share of the finest
 detail's variance, in windows of 64 pixels, that is the same in every cell of 4x4 pixels; the median over all windows.
@@ -45,7 +47,7 @@ def tensor(*frames: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor, float | None]:
+def pair(clip: Path, first: int, codec: str, crf: int) -> tuple[Tensor, Tensor, float | None]:
     """LQ (5, 3, 64, 64) around the scored frame, its HR (1, 3, 256, 256), and the codec's quantiser."""
     with FrameReader(probe(clip)) as reader:
         frames = [frame.image for frame in itertools.islice(reader, first, first + FRAMES)]
@@ -53,7 +55,7 @@ def pair(clip: Path, first: int, crf: int) -> tuple[Tensor, Tensor, float | None
         sys.exit(f"error: {clip} has not {FRAMES} frames of at least {EDGE}x{EDGE} from number {first} on")
     y, x = ((edge - EDGE) // 2 for edge in frames[0].shape[:2])
     hr = np.stack([frame[y : y + EDGE, x : x + EDGE] for frame in frames])
-    lq, quantiser = degrade_clip(hr, Damage("bicubic", "libx264", crf, None, 25))
+    lq, quantiser = degrade_clip(hr, Damage("bicubic", codec, crf, None, 25))
     return tensor(*lq[SCORED - REACH : SCORED + REACH + 1]), tensor(hr[SCORED]), quantiser
 
 
@@ -84,11 +86,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--codec", choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1"], default="libx264")
     parser.add_argument("--crf", type=int, default=25)
+    parser.add_argument("--untold", action="store_true")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--whole", action="store_true")
     words = parser.parse_args()
-    pairs = [pair(clip, words.first, words.crf) for clip in words.clips]
+    pairs = [pair(clip, words.first, words.codec, words.crf) for clip in words.clips]
+    if words.untold:
+        pairs = [(lq, hr, None) for lq, hr, _ in pairs]
     methods = {"bicubic": lambda lq, quantiser: enlarge(lq[REACH : REACH + 1], (EDGE, EDGE))}
     for name in words.model:
         model = weights.load(name)

@@ -115,9 +115,15 @@ def test_the_network_is_told_how_coarsely_the_input_was_compressed(make_clip, up
     told, by_hand, coarse, untold = (packets(path, "video") for path in out)
     assert told == by_hand and told != coarse and told != untold
 
-    ffmpeg("-i", source, "-c:v", "libx265", "-x265-params", "log-level=none", tmp_path / "hevc.mkv")
-    result = upscale(tmp_path / "hevc.mkv", tmp_path / "of-hevc.mkv")
-    assert result["options"]["restore"]["quantiser"] is None, "its decoder does not tell"
+    for codec, options in {
+        "libx265": ["-x265-params", "log-level=none"],
+        "libsvtav1": ["-preset", "12"],
+        "mjpeg": [],
+    }.items():
+        other = tmp_path / f"{codec}.mkv"
+        ffmpeg("-i", source, "-c:v", codec, *options, other)
+        found = upscale(other, tmp_path / "of-other.mkv")["options"]["restore"]["quantiser"]
+        assert found == file_quantiser(probe(other)) and (found is None) == (codec == "mjpeg")
 
 
 def test_a_part_is_the_same_as_that_part_of_the_whole(make_clip, upscale, tmp_path):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from sdatc_cli.media import isolated
+from sdatc_cli.media.headers import PictureHeaders
 from sdatc_cli.media.images import write_image
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import OPTIONS, file_quantiser, frame_quantiser, run_quantiser
+from sdatc_cli.media.quantiser import BETTER, OPTIONS, file_quantiser, frame_quantiser, run_quantiser
 from tests.media.clips import footage, write_video
 
 CONSTANT = "qp={}:ipratio=1:pbratio=1"  # the same for I-, P- and B-frames
@@ -59,7 +60,71 @@ def test_vp9_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_
     number = str(quantiser)
     options = {"qmin": number, "qmax": number, "crf": number, "b": "0", "deadline": "realtime", "auto-alt-ref": "0"}
     path = encoded(tmp_path / "in.webm", "libvpx-vp9", **options)
-    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625), abs=0.4)
+    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["vp9"], abs=0.4)
+
+
+@pytest.mark.parametrize("name", ["in.mp4", "in.mkv", "in.ts", "in.hevc"])
+@pytest.mark.parametrize("qp", [15, 30, 44])
+def test_hevc_tells_what_the_encoder_was_told(qp: int, name: str, tmp_path: Path) -> None:
+    """Less what its pictures are better by than H.264's; from sets of parameters apart or among the pictures."""
+    path = encoded(tmp_path / name, "libx265", **{"x265-params": CONSTANT.format(qp) + ":log-level=none"})
+    assert file_quantiser(probe(path)) == qp - BETTER["hevc"]
+
+
+def test_deep_hevc_counts_as_the_flat_one_does(tmp_path: Path) -> None:
+    """The same CRF, that is much the same picture."""
+    options = {"crf": "30", "x265-params": "log-level=none"}
+    flat, deep = (
+        write_video(tmp_path / f"{name}.mkv", footage(8, 96, 64), codec="libx265", pix_fmt=name, options=options)
+        for name in ("yuv420p", "yuv420p10le")
+    )
+    assert probe(deep).bit_depth == 10
+    steps = [file_quantiser(probe(path)) for path in (flat, deep)]
+    assert steps[0] is not None and steps[1] == pytest.approx(steps[0], abs=1.5)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("quantiser, step", [(10, 47), (30, 152), (40, 305), (58, 1173)])
+def test_av1_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, pix_fmt: str, tmp_path: Path) -> None:
+    """As VP9, from which it has the numbers of its encoders and its table of steps; deeper formats count the same."""
+    options = {"preset": "12", "svtav1-params": f"rc=0:qp={quantiser}:aq-mode=0:keyint=1"}
+    path = write_video(tmp_path / "in.mp4", footage(6, 96, 64), codec="libsvtav1", pix_fmt=pix_fmt, options=options)
+    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["av1"], abs=0.4)
+
+
+@pytest.mark.parametrize("quantiser, step", [(10, 16), (40, 68), (60, 239)])
+def test_vp8_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_path: Path) -> None:
+    """The encoder's 63 numbers stand for 127 indices, of steps in halves of a level."""
+    number = str(quantiser)
+    options = {"qmin": number, "qmax": number, "crf": number, "b": "0", "deadline": "realtime", "auto-alt-ref": "0"}
+    path = encoded(tmp_path / "in.webm", "libvpx", **options)
+    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 2 / 0.625), abs=0.4)
+
+
+def test_hidden_pictures_of_av1_tell_too(tmp_path: Path) -> None:
+    """One packet may hold several, another none but the word to show one of them."""
+    path = encoded(tmp_path / "in.mkv", "libsvtav1", preset="12", crf="40")
+    with av.open(str(path)) as container:
+        headers = PictureHeaders(container.streams.video[0])
+        told = [headers.quantisers(packet) for packet in container.demux(video=0) if packet.size]
+    assert len(told) == sum(map(len, told)) == 12 and {0, 2} <= set(map(len, told))
+
+
+def test_a_later_set_of_parameters_counts_for_the_pictures_behind_it(tmp_path: Path) -> None:
+    """HEVC's slices tell the difference from what stands in a set of parameters, which may come anew."""
+    path = encoded(tmp_path / "in.hevc", "libx265", **{"x265-params": CONSTANT.format(30) + ":log-level=none"})
+    units = path.read_bytes().replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]
+    bits = "".join(f"{byte:08b}" for byte in next(unit for unit in units if unit[0] >> 1 == 34))
+    assert bits[27] == "1", "a difference of 0 from 26"
+    bits = bits[:27] + "00101" + bits[28:]  # -2
+    lower = int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big")
+    pictures = [at for at, unit in enumerate(units) if unit[0] >> 1 < 32]
+    units.insert(pictures[6], lower)
+    path.write_bytes(b"".join(b"\0\0\1" + unit for unit in units))
+    with av.open(str(path)) as container:
+        headers = PictureHeaders(container.streams.video[0])
+        told = [value for packet in container.demux(video=0) for value in headers.quantisers(packet)]
+    assert told == [30] * 6 + [28] * 6
 
 
 def test_stronger_compression_has_a_greater_quantiser(tmp_path: Path) -> None:
@@ -68,11 +133,11 @@ def test_stronger_compression_has_a_greater_quantiser(tmp_path: Path) -> None:
 
 
 def test_what_is_not_told_is_not_known(tmp_path: Path) -> None:
-    hevc = encoded(tmp_path / "in.mkv", "libx265", **{"x265-params": "log-level=none"})
+    motion_jpeg = write_video(tmp_path / "in.mkv", footage(3, 96, 64), codec="mjpeg", pix_fmt="yuvj420p")
     picture = tmp_path / "in.png"
     write_image(picture, np.zeros((32, 32, 3), np.uint8))
-    assert [file_quantiser(probe(path)) for path in (hevc, picture)] == [None, None]
-    assert set(quantisers(hevc)) == {None}
+    assert [file_quantiser(probe(path)) for path in (motion_jpeg, picture)] == [None, None]
+    assert set(quantisers(motion_jpeg)) == {None}
 
 
 def test_a_run_counts_by_its_finest_frames_and_not_by_copies() -> None:

@@ -1,0 +1,82 @@
+"""The quantisers in the headers of HEVC's, AV1's and VP8's pictures, whose decoders do not export any.
+
+FFmpeg's bit stream filter `trace_headers` reads those headers, and tells what stands in them in FFmpeg's log alone.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import av.error
+import av.logging
+from av.bitstream import BitStreamFilterContext
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+# By codec, with all passed over that is neither a header nor a picture: a message may be as long as its author likes.
+_FILTERS = {
+    "hevc": "filter_units=pass_types=0-34,trace_headers",
+    "av1": "filter_units=pass_types=1-4|6|7,trace_headers",
+    "vp8": "trace_headers",
+}
+_ELEMENT = re.compile(r"\d+ +(\w+) .*= (-?\d+)\n")
+_FIRST = 26  # HEVC's initial quantisation parameter, from which a set of parameters says the difference
+
+Log = list[tuple[int, str, str]]
+
+
+class PictureHeaders:
+    """Reads the packets of one stream, in order."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        """`stream`: of an open input. Nothing is told of one whose codec is another, or that is broken."""
+        self.codec = stream.codec.canonical_name
+        self._filter: BitStreamFilterContext | None = None
+        self._initial: dict[int, int] = {}  # of HEVC's sets of picture parameters, by their numbers
+        self._set = 0
+        if self.codec in _FILTERS:
+            with _traced() as log, suppress(av.error.FFmpegError, ValueError):
+                self._filter = BitStreamFilterContext(_FILTERS[self.codec], stream)
+            list(self._read(log))
+
+    @property
+    def tell(self) -> bool:
+        """Whether there is any use in asking."""
+        return self._filter is not None
+
+    def quantisers(self, packet: Packet) -> list[int]:
+        """What the headers in a packet say, picture by picture or slice by slice, hidden pictures too: HEVC's
+        parameters, from below zero to 51 for all bit depths; AV1's indices, 0 to 255; VP8's, 0 to 127. The packet is
+        empty then.
+        """
+        if self._filter is None or not packet.size:
+            return []
+        with _traced() as log, suppress(av.error.FFmpegError, ValueError):  # the decoder will say what is wrong
+            self._filter.filter(packet)
+        return list(self._read(log))
+
+    def _read(self, log: Log) -> Iterator[int]:
+        for _, source, text in log:
+            match = _ELEMENT.fullmatch(text) if source == "trace_headers" else None
+            if match is None:
+                continue
+            name, value = match[1], int(match[2])
+            if name in ("pps_pic_parameter_set_id", "slice_pic_parameter_set_id"):
+                self._set = value
+            elif name == "init_qp_minus26":
+                self._initial[self._set] = _FIRST + value
+            elif name == "slice_qp_delta" and self._set in self._initial:
+                yield self._initial[self._set] + value
+            elif name in ("base_q_idx", "base_qindex"):
+                yield value
+
+
+@contextmanager
+def _traced() -> Iterator[Log]:
+    """What FFmpeg says in this thread meanwhile."""
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        av.logging.set_level(None)
