@@ -107,10 +107,12 @@ class ScheduleConfig:
 @dataclass(frozen=True)
 class DetailConfig:
     """`gain`: what the detail is scaled by where there is next to none, and where there is much (detail.amplify);
-    `coarse`: how many times as much the latter is for coarsely compressed frames."""
+    `coarse`: how many times as much the latter is for coarsely compressed frames. `fine`: the share of what diffusion
+    adds that finely compressed frames keep (detail.kept)."""
 
     gain: tuple[float, float] = (1.0, 1.0)
     coarse: float = 1.0
+    fine: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def lite() -> ModelConfig:
         unet=UNetConfig(channels=(32, 64, 128), layers=1, groups=8, prediction="residual"),
         schedule=ScheduleConfig(start=200, shift=True),
         fusion=True,
-        detail=DetailConfig(gain=(1.0, 1.2), coarse=1.15),
+        detail=DetailConfig(gain=(1.0, 1.2), coarse=1.15, fine=0.25),
     )
 
 
@@ -180,7 +182,7 @@ def tiny() -> ModelConfig:
         pcam=PCAMConfig(size=4),
         schedule=ScheduleConfig(start=200, shift=True),
         fusion=True,
-        detail=DetailConfig(gain=(0.7, 1.5), coarse=1.3),
+        detail=DetailConfig(gain=(0.7, 1.5), coarse=1.3, fine=0.5),
     )
 
 

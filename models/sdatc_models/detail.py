@@ -1,4 +1,4 @@
-"""How much of the detail that the networks add to a bicubic enlargement is kept or raised (ours)."""
+"""How much of what the networks add is kept or raised (ours)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +9,12 @@ from .config import DetailConfig
 def coarseness(quantiser: Tensor) -> Tensor:
     """Quantisers (N,) -> 0 up to 28 and where it is not known (NaN), 1 from 38 on, a straight line between."""
     return ((quantiser - 28) / 10).clamp(0, 1).nan_to_num(0.0)
+
+
+def kept(config: DetailConfig, quantiser: Tensor) -> Tensor:
+    """The share (N,) of what diffusion adds to C_HR that frames of some quantisers (N,) keep: `fine` up to 20, all from
+    25 on and where it is not known (NaN), a straight line between."""
+    return config.fine + (1 - config.fine) * ((quantiser - 20) / 5).clamp(0, 1).nan_to_num(1.0)
 
 
 def amplify(detail: Tensor, config: DetailConfig, quantiser: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from .color import correct, enlarge
 from .config import ModelConfig
 from .dcm import DCM
-from .detail import amplify
+from .detail import amplify, kept
 from .flow import ClipFlow, clip_flow
 from .fusion import fuse
 from .guidance import guided
@@ -132,7 +132,9 @@ class Restorer(nn.Module):
 
         def make(x_lq: Tensor, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
             x_hr = self._enlarge(sent(x_lq, self.device), options)
-            return x_hr, self.sample(self.encode(x_hr, options.tile), x_hr, frames, options)
+            c_hr = self.encode(x_hr, options.tile)
+            share = kept(self.config.detail, self._told(x_hr, options))[:, None, None, None]
+            return x_hr, torch.lerp(c_hr.float(), self.sample(c_hr, x_hr, frames, options), share)
 
         at_once = math.prod(min(edge, options.tile or edge) for edge in x_lq.shape[-2:])
         if self._guidance(options) or (self.device.type == "cuda" and at_once < FILLS_A_CARD):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from sdatc_models.config import DetailConfig
-from sdatc_models.detail import amplify
+from sdatc_models.detail import amplify, kept
 
 UNKNOWN = torch.tensor([torch.nan])
 
@@ -29,6 +29,12 @@ def test_coarsely_compressed_frames_get_more_of_it() -> None:
     for quantiser, textured in ((20.0, 1.5), (33.0, 1.5 * 2**0.5), (45.0, 3.0), (torch.nan, 1.5)):
         expected = amplify(detail, DetailConfig((0.7, textured)), UNKNOWN)
         torch.testing.assert_close(amplify(detail, config, torch.tensor([quantiser])), expected)
+
+
+def test_finely_compressed_frames_keep_less_of_what_diffusion_adds() -> None:
+    quantiser = torch.tensor([0.0, 20.0, 22.5, 25.0, 51.0, torch.nan])
+    torch.testing.assert_close(kept(DetailConfig(fine=0.4), quantiser), torch.tensor([0.4, 0.4, 0.7, 1.0, 1.0, 1.0]))
+    assert kept(DetailConfig(), quantiser).eq(1).all(), "all of it, to the bit"
 
 
 def test_without_a_gain_the_detail_stays_to_the_bit() -> None:

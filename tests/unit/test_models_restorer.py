@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from sdatc_models import motion
-from sdatc_models.config import DCMConfig, ModelConfig, ScheduleConfig, tiny
+from sdatc_models.config import DCMConfig, DetailConfig, ModelConfig, ScheduleConfig, tiny
+from sdatc_models.layers import zero_init
 from sdatc_models.noise import frame_noise
 from sdatc_models.restorer import RestoreOptions, Restorer
 from sdatc_models.tiling import tiled
@@ -46,6 +47,20 @@ def test_the_quantiser_reaches_the_network() -> None:
     torch.nn.init.constant_(restorer.dcm.modulation.terms.weight, 0.3)  # type: ignore[union-attr]
     first, other, none = (restorer.restore(clip, [0], replace(QUICK, quantiser=q)) for q in (30.0, 40.0, None))
     assert not torch.equal(first, other) and not torch.equal(first, none) and not torch.equal(other, none)
+
+
+def test_finely_compressed_frames_keep_half_of_what_diffusion_adds() -> None:
+    """Between nothing of it and all of it; frames of which nothing is known keep all."""
+    config, clip = apart(tiny()), 0.25 + 0.5 * pan(1, 16, 24)  # far from black and white
+    images = {}
+    for fine in (0.0, 0.5, 1.0):
+        restorer = lively(replace(config, detail=DetailConfig(fine=fine)), 0.002)
+        zero_init(restorer.vae.decoder.conv_out)  # a decoder that is linear
+        images[fine] = [restorer.restore(clip, [0], replace(QUICK, quantiser=q)) for q in (10.0, 30.0, None)]
+    nothing, half, everything = (images[fine][0] for fine in (0.0, 0.5, 1.0))
+    assert (everything - nothing).abs().max() > 1e-3
+    torch.testing.assert_close(half, (nothing + everything) / 2, rtol=0, atol=1e-6)
+    assert all(torch.equal(image, everything) for found in images.values() for image in found[1:])
 
 
 def pan(frames: int, height: int, width: int) -> torch.Tensor:
