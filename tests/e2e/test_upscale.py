@@ -122,7 +122,7 @@ def test_the_network_is_told_how_coarsely_the_input_was_compressed(make_clip, up
     }.items():
         other = tmp_path / f"{codec}.mkv"
         ffmpeg("-i", source, "-c:v", codec, *options, other)
-        found = upscale(other, tmp_path / "of-other.mkv")["options"]["restore"]["quantiser"]
+        found = upscale(other, tmp_path / f"of-{codec}.mkv")["options"]["restore"]["quantiser"]
         assert found == file_quantiser(probe(other)) and (found is None) == (codec == "mjpeg")
 
 
