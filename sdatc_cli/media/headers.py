@@ -1,17 +1,23 @@
-"""The quantisers in the headers of HEVC's, AV1's and VP8's pictures, whose decoders do not export any.
+"""The quantisers in the headers of HEVC's, AV1's, VP8's and JPEG's pictures, whose decoders do not export any.
 
-FFmpeg's bit stream filter `trace_headers` reads those headers, and tells what stands in them in FFmpeg's log alone.
+FFmpeg's bit stream filter `trace_headers` reads those of video, and tells what stands in them in FFmpeg's log alone.
+Pillow reads JPEG's.
 """
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
 
 import av.error
 import av.logging
+import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.stream import VideoStream
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 # By codec, with all passed over that is neither a header nor a picture: a message may be as long as its author likes.
 _FILTERS = {
@@ -20,6 +26,8 @@ _FILTERS = {
     "vp8": "trace_headers",
 }
 _ELEMENT = re.compile(r"\d+ +(\w+) .*= (-?\d+)\n")
+_JPEG = "mjpeg"
+_LOW = np.add.outer(range(8), range(8)) < 4  # frequencies at which small pictures have most of what they show
 _FIRST = 26  # HEVC's initial quantisation parameter, from which a set of parameters says the difference
 
 Log = list[tuple[int, str, str]]
@@ -42,20 +50,23 @@ class PictureHeaders:
     @property
     def tell(self) -> bool:
         """Whether there is any use in asking."""
-        return self._filter is not None
+        return self._filter is not None or self.codec == _JPEG
 
-    def quantisers(self, packet: Packet) -> list[int]:
+    def quantisers(self, packet: Packet) -> list[float]:
         """What the headers in a packet say, picture by picture or slice by slice, hidden pictures too: HEVC's
-        parameters, from below zero to 51 for all bit depths; AV1's indices, 0 to 255; VP8's, 0 to 127. The packet is
-        empty then.
+        parameters, from below zero to 51 for all bit depths; AV1's indices, 0 to 255; VP8's, 0 to 127; Motion JPEG's
+        step in levels. The packet is empty then.
         """
+        if self.codec == _JPEG:
+            step = jpeg_step(BytesIO(bytes(packet)))
+            return [] if step is None else [step]
         if self._filter is None or not packet.size:
             return []
         with _traced() as log, suppress(av.error.FFmpegError, ValueError):  # the decoder will say what is wrong
             self._filter.filter(packet)
         return list(self._read(log))
 
-    def _read(self, log: Log) -> Iterator[int]:
+    def _read(self, log: Log) -> Iterator[float]:
         for _, source, text in log:
             match = _ELEMENT.fullmatch(text) if source == "trace_headers" else None
             if match is None:
@@ -69,6 +80,20 @@ class PictureHeaders:
                 yield self._initial[self._set] + value
             elif name in ("base_q_idx", "base_qindex"):
                 yield value
+
+
+def jpeg_step(source: Path | BytesIO) -> float | None:
+    """Between two values of a coefficient of a JPEG picture's luma, in levels, the geometric mean over the lower
+    frequencies. None for anything that is no JPEG or tells of no step.
+    """
+    with (
+        suppress(OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError),
+        Image.open(source) as image,
+    ):
+        if isinstance(image, JpegImageFile) and image.quantization:
+            table = np.array(next(iter(image.quantization.values())), float).reshape(8, 8)
+            return float(np.exp(np.log(table.clip(min=1)[_LOW]).mean()))
+    return None
 
 
 @contextmanager

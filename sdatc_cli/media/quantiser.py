@@ -1,8 +1,8 @@
 """How coarsely a codec rounded its pictures, which the frames alone hardly show but the decoder knows.
 
 Told on H.264's scale of quantisation parameters, 0 to 51, where six more double the step between two values of a
-coefficient. FFmpeg's decoders export it for H.264, VP9, MPEG-1, -2 and -4 and their kin, and the pictures of HEVC, AV1
-and VP8 hold it in their headers (headers.py); for other codecs it is not known.
+coefficient. FFmpeg's decoders export it for H.264, VP9, MPEG-1, -2 and -4 and their kin, and the pictures of HEVC, AV1,
+VP8 and JPEG hold it in their headers (headers.py); for other codecs it is not known.
 """
 
 import itertools
@@ -11,6 +11,8 @@ import statistics
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
 
 import av.error
 import numpy as np
@@ -20,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sdatc_cli.media.container import MAX_PIXELS, demux, open_input, pass_over_others
-from sdatc_cli.media.headers import PictureHeaders
+from sdatc_cli.media.headers import PictureHeaders, jpeg_step
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import decoded, side_data
 
@@ -41,9 +43,9 @@ _STEPS = {
     ),
 }
 _STEPS["av1"] = _STEPS["vp9"]
-# With the same steps newer codecs leave less damage than H.264: as much as it does with so much less. That is, `lite`,
-# which learnt from H.264, came nearest to the original when it was told so much less (measured, see its card).
-BETTER = {"hevc": 5, "vp9": 4, "av1": 2, "vp8": 0}
+# With the same steps these codecs leave less damage than H.264, or such that is better not sharpened: `lite`, which
+# learnt from H.264, came nearest to the original when it was told so much less (measured, see its card).
+BETTER = {"hevc": 5, "vp9": 4, "mjpeg": 3, "av1": 2, "vp8": 0}
 
 
 def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
@@ -76,6 +78,8 @@ def _of_coded(codec: str, value: float) -> float:
     """The parameter that stands for what one of the codecs of BETTER writes into its pictures."""
     if codec in _STEPS:
         value = _of_step(float(np.interp(value, *_STEPS[codec])))
+    elif codec == "mjpeg":
+        value = _of_step(value)
     return _within(value - BETTER[codec])
 
 
@@ -100,13 +104,13 @@ def run_quantiser(values: Sequence[float | None]) -> float | None:
 
 
 def file_quantiser(info: MediaInfo) -> float | None:
-    """One number for a whole input: the median over a few places of it. None for pictures and where it is not known.
+    """One number for a whole input: the median over a few places of it. None where it is not known.
 
     One number and not one a frame: what is restored by it must not change from frame to frame. InputError when the
     input cannot be opened any more.
     """
     if info.kind != "video":
-        return None
+        return pictures_quantiser(info.frames[:: -(-len(info.frames) // _PLACES)])
     found = []
     with open_input(info.path, info.protocols) as container:
         streams = container.streams.get()
@@ -135,3 +139,10 @@ def file_quantiser(info: MediaInfo) -> float | None:
                 break
             found.append(value)
     return statistics.median(found) if found else None
+
+
+def pictures_quantiser(pictures: Sequence[Path | BytesIO]) -> float | None:
+    """One number for JPEG files that belong together: the median. None where one of them is of another kind."""
+    steps = [jpeg_step(picture) for picture in pictures]
+    known = [step for step in steps if step is not None]
+    return _of_coded("mjpeg", statistics.median(known)) if len(known) == len(steps) > 0 else None

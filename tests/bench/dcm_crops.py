@@ -3,11 +3,11 @@
     python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...]
         [--codec libx264] [--crf 25] [--untold] [--first 0] [--whole]
 
-Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded at the CRF; the
-seventh is restored, by networks that are told the codec's quantiser, or not with `--untold`. Bicubic enlargement stands
-beside it. Give smooth clips as well as detailed ones: a network that invents texture everywhere gains on the one kind
-what it loses on the other. `--whole` scores the whole of each model as well, with its default settings, on the frame
-among two others on either side.
+Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded at the CRF (of
+`jpeg`, which makes a picture of each, that is Pillow's quality); the seventh is restored, by networks that are told the
+codec's quantiser, or not with `--untold`. Bicubic enlargement stands beside it. Give smooth clips as well as detailed
+ones: a network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the
+whole of each model as well, with its default settings, on the frame among two others on either side.
 
 `grid` tells the pattern of four pixels that a network which enlarges four times can draw: the share of the finest
 detail's variance, in windows of 64 pixels, that is the same in every cell of 4x4 pixels; the median over all windows.
@@ -19,12 +19,14 @@ import functools
 import itertools
 import math
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -32,8 +34,9 @@ sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 from sdatc_cli.bench.perceptual import DISTS, LPIPS  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
+from sdatc_cli.media.quantiser import pictures_quantiser  # noqa: E402
 from sdatc_cli.media.read import FrameReader  # noqa: E402
-from sdatc_cli.train.degradation import Damage, degrade_clip  # noqa: E402
+from sdatc_cli.train.degradation import Damage, degrade_clip, reduce_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
 from sdatc_models.detail import amplify  # noqa: E402
@@ -55,8 +58,19 @@ def pair(clip: Path, first: int, codec: str, crf: int) -> tuple[Tensor, Tensor, 
         sys.exit(f"error: {clip} has not {FRAMES} frames of at least {EDGE}x{EDGE} from number {first} on")
     y, x = ((edge - EDGE) // 2 for edge in frames[0].shape[:2])
     hr = np.stack([frame[y : y + EDGE, x : x + EDGE] for frame in frames])
-    lq, quantiser = degrade_clip(hr, Damage("bicubic", codec, crf, None, 25))
+    if codec == "jpeg":
+        lq, quantiser = jpegs(reduce_clip(hr, "bicubic"), crf)
+    else:
+        lq, quantiser = degrade_clip(hr, Damage("bicubic", codec, crf, None, 25))
     return tensor(*lq[SCORED - REACH : SCORED + REACH + 1]), tensor(hr[SCORED]), quantiser
+
+
+def jpegs(frames: np.ndarray, quality: int) -> tuple[np.ndarray, float | None]:
+    """Frames (N, h, w, 3) uint8, each as a JPEG of its own, and what these tell."""
+    files = [BytesIO() for _ in frames]
+    for file, frame in zip(files, frames, strict=True):
+        Image.fromarray(frame).save(file, "JPEG", quality=quality)
+    return np.stack([np.asarray(Image.open(file)) for file in files]), pictures_quantiser(files)
 
 
 def grid(image: Tensor) -> float:
@@ -86,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--model", action="append", required=True)
-    parser.add_argument("--codec", choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1"], default="libx264")
+    parser.add_argument("--codec", choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1", "jpeg"], default="libx264")
     parser.add_argument("--crf", type=int, default=25)
     parser.add_argument("--untold", action="store_true")
     parser.add_argument("--first", type=int, default=0)

@@ -1,11 +1,15 @@
 """How coarsely a codec rounded, read from its decoder: against what the encoder was told."""
 
 import math
+import re
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
+from PIL import Image
 
 from sdatc_cli.media import isolated
 from sdatc_cli.media.headers import PictureHeaders
@@ -132,12 +136,66 @@ def test_stronger_compression_has_a_greater_quantiser(tmp_path: Path) -> None:
     assert None not in found and found == sorted(found, key=float)  # type: ignore[arg-type]
 
 
+def jpeg(path: Path, step: int) -> Path:
+    """A picture, all of whose frequencies have one step."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    Image.fromarray(noise).save(path, "JPEG", qtables=[[step] * 64] * 2)
+    return path
+
+
+@pytest.mark.parametrize("step", [3, 16, 60])
+def test_jpeg_tells_its_step_on_the_scale_of_h264(step: int, tmp_path: Path) -> None:
+    """As a still, as numbered frames, as video; less what lite is better off with."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    stills = [jpeg(folder / f"{number}.jpg", step) for number in range(7)]
+    video = tmp_path / "in.avi"
+    with av.open(str(video), "w") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for number, still in enumerate(stills):
+            packet = av.Packet(still.read_bytes())
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream = Fraction(1, 25), stream
+            out.mux(packet)
+    expected = 6 * math.log2(step / 0.625) - BETTER["mjpeg"]
+    assert [file_quantiser(probe(path)) for path in (stills[0], folder, video)] == pytest.approx([expected] * 3)
+
+
+def test_a_jpeg_counts_by_its_lower_frequencies(tmp_path: Path) -> None:
+    """Its standard's own example of a table, which quality 50 is."""
+    picture = tmp_path / "in.jpg"
+    Image.new("RGB", (64, 64)).save(picture, quality=50)
+    low = [16, 11, 10, 16, 12, 12, 14, 14, 13, 14]
+    expected = 6 * (sum(map(math.log2, low)) / len(low) - math.log2(0.625)) - BETTER["mjpeg"]
+    assert file_quantiser(probe(picture)) == pytest.approx(expected)
+
+
+def test_numbered_frames_that_are_not_all_jpeg_tell_nothing(tmp_path: Path) -> None:
+    jpeg(tmp_path / "1.jpg", 16)
+    write_image(tmp_path / "2.png", np.zeros((64, 96, 3), np.uint8))
+    assert file_quantiser(probe(tmp_path)) is None
+
+
+def test_broken_motion_jpeg_tells_what_it_can(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "in.avi", footage(12, 96, 64), codec="mjpeg", pix_fmt="yuvj420p")
+    whole = file_quantiser(probe(path))
+    data = bytearray(path.read_bytes())
+    tables = [match.start() for match in re.finditer(b"\xff\xdb", data)]
+    assert len(tables) >= 12
+    for at in tables[1::2]:
+        data[at + 1] = 0xFE  # a comment
+    path.write_bytes(data)
+    assert whole is not None and file_quantiser(probe(path)) == pytest.approx(whole, abs=2)
+
+
 def test_what_is_not_told_is_not_known(tmp_path: Path) -> None:
-    motion_jpeg = write_video(tmp_path / "in.mkv", footage(3, 96, 64), codec="mjpeg", pix_fmt="yuvj420p")
+    lossless = write_video(tmp_path / "in.mkv", footage(3, 96, 64), codec="ffv1")
     picture = tmp_path / "in.png"
     write_image(picture, np.zeros((32, 32, 3), np.uint8))
-    assert [file_quantiser(probe(path)) for path in (motion_jpeg, picture)] == [None, None]
-    assert set(quantisers(motion_jpeg)) == {None}
+    assert [file_quantiser(probe(path)) for path in (lossless, picture)] == [None, None]
+    assert set(quantisers(lossless)) == {None}
 
 
 def test_a_run_counts_by_its_finest_frames_and_not_by_copies() -> None:
