@@ -11,7 +11,7 @@ import numpy as np
 
 from sdatc_cli import __version__, cache
 from sdatc_cli.errors import InputError
-from sdatc_cli.media.degrade import Recipe, degrade
+from sdatc_cli.media.degrade import Recipe, degrade, encoder_settings
 from sdatc_cli.media.ffmpeg import ffmpeg_version
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.quantiser import file_quantiser
@@ -52,7 +52,8 @@ def recipe_for(clip: Clip, crf: int, kernel: str) -> Recipe:
 
 def recipe_key(clip_digest: str, recipe: Recipe, frames: int | None) -> str:
     """A name for the compressed clip that changes whenever its content would: with the encoder's version, too."""
-    made = {"recipe": asdict(recipe), "clip": clip_digest, "frames": frames, "by": [__version__, ffmpeg_version()]}
+    made = {"recipe": asdict(recipe), "encoder": encoder_settings(recipe), "clip": clip_digest, "frames": frames}
+    made["by"] = [__version__, ffmpeg_version()]
     return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

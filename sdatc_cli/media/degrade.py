@@ -146,6 +146,27 @@ def _sound(info: MediaInfo, container: str) -> list[int]:
         return [s.index for s in opened.streams.audio if can_hold(s, container)]
 
 
+def encoder_settings(recipe: Recipe) -> dict[str, Any]:
+    """What ffmpeg is told of the codec and of the colours, which determine the output with the rest of the recipe."""
+    settings: dict[str, Any] = {"c:v": recipe.codec, "pix_fmt": "yuv420p"}
+    # What swscale makes of RGB: untagged HD would be misread, and chroma be taken to lie at the left pixel of two.
+    settings |= {"colorspace": "smpte170m", "color_range": "tv"}
+    if recipe.codec == "mpeg4":  # it has no tag, and always means the left
+        settings["vf"] = "scale=out_h_chr_pos=0:out_v_chr_pos=128"
+    else:
+        settings["chroma_sample_location"] = "center"
+        settings["preset"] = recipe.preset
+    if recipe.bitrate is not None:
+        settings["b:v"] = recipe.bitrate
+    elif recipe.codec == "mpeg4":
+        settings["q:v"] = quantiser_for(recipe.crf or 0)
+    else:
+        settings["crf"] = recipe.crf
+    if recipe.codec == "libx265":
+        settings["x265-params"] = "log-level=error"
+    return settings
+
+
 def _command(
     recipe: Recipe,
     info: MediaInfo,
@@ -159,21 +180,7 @@ def _command(
     """The ffmpeg command line that encodes raw RGB frames from its stdin."""
     shape = f"{size[0]}x{size[1]}"
     raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, r=_text(rate))
-    settings: dict[str, Any] = {"c:v": recipe.codec, "pix_fmt": "yuv420p", "f": container, "map_metadata": "-1"}
-    settings |= {
-        "colorspace": "smpte170m",
-        "color_range": "tv",
-    }  # what swscale makes of RGB; untagged HD would be misread
-    if recipe.codec != "mpeg4":
-        settings["preset"] = recipe.preset
-    if recipe.bitrate is not None:
-        settings["b:v"] = recipe.bitrate
-    elif recipe.codec == "mpeg4":
-        settings["q:v"] = quantiser_for(recipe.crf or 0)
-    else:
-        settings["crf"] = recipe.crf
-    if recipe.codec == "libx265":
-        settings["x265-params"] = "log-level=error"
+    settings = encoder_settings(recipe) | {"f": container, "map_metadata": "-1"}
     if info.sample_aspect_ratio is not None:
         ratio = info.sample_aspect_ratio if abs(info.rotation) % 180 == 0 else 1 / info.sample_aspect_ratio
         settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
