@@ -56,6 +56,11 @@ def is_rgb(pix_fmt: str) -> bool:
     return VideoFormat(pix_fmt).is_rgb or pix_fmt == "pal8" or pix_fmt.startswith("xyz")
 
 
+def chroma_lies_left(pix_fmt: str) -> bool:
+    """Whether frames are written with their chroma at the left one of two pixels. JPEG's lies between them."""
+    return VideoFormat(pix_fmt).chroma_width(8) == 4 and not pix_fmt.startswith("yuvj")
+
+
 def _same_sampling(bits: int) -> str:
     """Planar YUV of a depth with a full set of chroma."""
     return "yuv444p" if bits == 8 else f"yuv444p{bits}le"
@@ -138,7 +143,7 @@ class Converter:
         if rgb:
             whole = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb48le" if deep else "rgb24")
         else:
-            whole = self._whole_chroma(image, VideoFormat(pix_fmt).components[0].bits, 65535 if deep else 255)
+            whole = self._whole_chroma(image, pix_fmt, 65535 if deep else 255)
         if len(VideoFormat(pix_fmt).components) == 1:  # swscale takes grey for full range whatever it is told
             out = VideoFrame(whole.width, whole.height, pix_fmt)
             _plane(out, 0)[:] = _plane(whole, 0)
@@ -150,13 +155,20 @@ class Converter:
         out.color_trc = self.color.transfer
         return out
 
-    def _whole_chroma(self, image: np.ndarray, bits: int, most: int) -> VideoFrame:
+    def _whole_chroma(self, image: np.ndarray, pix_fmt: str, most: int) -> VideoFrame:
+        """With a full set of chroma, from which swscale makes a smaller one by taking it for the middle of its pixels.
+
+        But it is to lie at the left ones, as decoders take it unless told otherwise; so it is moved by half a pixel.
+        """
+        bits = VideoFormat(pix_fmt).components[0].bits
         span, zero = self._codes(bits, self.color.range == RANGE_FULL)
         matrix = np.column_stack([self._yuv_of_rgb * span[:, None] / most, zero]).astype(np.float32)
         frame = VideoFrame(image.shape[1], image.shape[0], _same_sampling(bits))
         planes = [_plane(frame, index) for index in range(3)]
         for rows in _bands(len(image)):
             codes = _levels(image[rows], matrix, 2**bits - 1)
+            if chroma_lies_left(pix_fmt):
+                codes[:, 1:, 1:] = np.rint((codes[:, 1:, 1:] + codes[:, :-1, 1:]) / 2)
             for index, plane in enumerate(planes):
                 plane[rows] = codes[..., index]
         return frame

@@ -44,7 +44,8 @@ _AMF_PRESETS = {"medium": "balanced"} | dict.fromkeys(("slow", "slower", "verysl
 _AMF_PRESETS |= dict.fromkeys(("ultrafast", "superfast", "veryfast", "faster", "fast"), "speed")
 _ENCODING, _VIDEO = 1, 16  # FFmpeg's AV_OPT_FLAG_ENCODING_PARAM and AV_OPT_FLAG_VIDEO_PARAM
 # Options that follow from the input; another value would make the output lie about its frames.
-_OURS = {"aspect", "sar", "color_primaries", "color_trc", "colorspace", "color_range", "pixel_format", "time_base"}
+_OURS = {"aspect", "sar", "color_primaries", "color_trc", "colorspace", "color_range", "chroma_sample_location",
+         "pixel_format", "time_base"}  # fmt: skip
 _RATE = {"b", "qp", "global_quality"}  # options that take the place of the CRF
 _SHOWN = 64  # names in a message
 

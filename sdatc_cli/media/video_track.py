@@ -15,7 +15,7 @@ from av.packet import Packet
 
 from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.clock import ClockState, FrameClock
-from sdatc_cli.media.color import Converter, is_rgb, resolve
+from sdatc_cli.media.color import Converter, chroma_lies_left, is_rgb, resolve
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoders import EncoderPlan, container_format, plan_encoder
 from sdatc_cli.media.info import MATRIX_RGB, RANGE_FULL, MediaInfo
@@ -82,7 +82,8 @@ class VideoTrack:
         context.colorspace = MATRIX_RGB if rgb else color.matrix
         context.color_range = RANGE_FULL if rgb else color.range
         context.color_primaries, context.color_trc = color.primaries, color.transfer
-        context.options = dict(plan.options)
+        place = {"chroma_sample_location": "left"} if chroma_lies_left(plan.pix_fmt) else {}
+        context.options = place | dict(plan.options)
         if plan.quantiser is not None:
             context.qscale = True
             context.global_quality = plan.quantiser * 118  # FF_QP2LAMBDA

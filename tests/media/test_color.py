@@ -187,3 +187,50 @@ def hdr_video(path, trc):
     display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     options = {"preset": "ultrafast", "x265-params": f"log-level=none:master-display={display}:max-cll=900,300:hdr10=1"}
     return write_video(path, footage(4, 96, 64), codec="libx265", pix_fmt="yuv420p10le", setup=setup, options=options)
+
+
+def red_bar(width: int, height: int) -> np.ndarray:
+    """A soft red bar in the middle of grey, (height, width, 3) uint8."""
+    bump = np.exp(-(((np.arange(width) - (width - 1) / 2) / 6) ** 2))
+    row = 100 + np.outer(bump, [90, 0, 0])
+    return np.repeat(np.rint(row).astype(np.uint8)[None], height, 0)
+
+
+def place_of_red(image: np.ndarray) -> float:
+    """Where the bar lies, in pixels from the middle."""
+    red = image[8:-8].astype(float).mean(0)
+    weight = red[:, 0] - red[:, 2]
+    return float((weight * np.arange(len(weight))).sum() / weight.sum() - (len(weight) - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    "codec, pix_fmt",
+    [
+        ("libx264", "yuv420p"),
+        ("libx265", "yuv420p10le"),
+        ("mpeg4", "yuv420p"),
+        ("libvpx-vp9", "yuv420p"),
+        ("libsvtav1", "yuv420p"),
+        ("ffv1", "yuv420p"),
+        ("prores_ks", "yuv422p10le"),
+        ("libx264", "yuv444p"),
+    ],
+)
+def test_chroma_stays_where_it_was_in_a_file(codec, pix_fmt, tmp_path):
+    """Half the samples of a row lie at the left one of two pixels: as files are read by FFmpeg, they are written."""
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    write_video(source, [red_bar(128, 96)] * 3, codec="ffv1", pix_fmt="bgr0")
+    convert(source, out, EncodeOptions(codec=codec, pix_fmt=pix_fmt, preset="ultrafast", crf=4), scale=1)
+    assert abs(place_of_red(read_all(out)[1][1].image)) < 0.1
+
+
+@pytest.mark.parametrize("place, off", [("left", 0.0), ("center", 0.5)])
+def test_chroma_is_read_where_the_codec_says_it_lies(place, off, tmp_path):
+    bar = 128 + 60 * np.exp(-(((2 * np.arange(64) - 63.5) / 6) ** 2))
+    frame = av.VideoFrame(128, 96, "yuv420p")
+    for plane, row in zip(frame.planes, (np.full(128, 120), np.full(64, 128), bar), strict=True):
+        padded = np.pad(np.rint(row).astype(np.uint8), (0, plane.line_size - plane.width))
+        plane.update(np.tile(padded, plane.height).tobytes())
+    path = tmp_path / "in.mkv"
+    write_video(path, [frame], options={"crf": "1", "chroma_sample_location": place})
+    assert place_of_red(read_all(path)[1][0].image) == pytest.approx(off, abs=0.1)
