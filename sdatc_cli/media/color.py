@@ -69,7 +69,9 @@ def _same_sampling(bits: int) -> str:
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     """A view of a plane, (height, width) of its own, uint8 or uint16."""
     plane = frame.planes[index]
-    kind = np.dtype(np.uint8 if frame.format.components[0].bits == 8 else "<u2")
+    kind = np.dtype(
+        np.uint8 if frame.format.components[0].bits == 8 else ">u2" if frame.format.is_big_endian else "<u2"
+    )
     rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)  # type: ignore[call-overload]
     return rows[: plane.height, : plane.width]
 
@@ -122,6 +124,9 @@ class Converter:
         grey = len(components) == 1 and (frame.width, frame.height) == (width, height)
         if not grey:  # swscale takes grey for full range whatever it is told
             frame = self._reformat(frame, _same_sampling(bits), full, width, height)
+        elif not 8 <= bits <= 16:  # one bit, or a float: both from black to white
+            bits, full = (8 if bits == 1 else 16), True
+            frame = self._reformat(frame, "gray" if bits == 8 else "gray16le", full)
         span, zero = self._codes(bits, full)
         if grey:
             matrix, planes = np.ones((3, 1)) / span[0], [_plane(frame, 0)]

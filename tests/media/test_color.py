@@ -6,6 +6,7 @@ from itertools import product
 import av
 import numpy as np
 import pytest
+from av.video.format import VideoFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +89,23 @@ def test_other_layouts_of_grey(pix_fmt):
             frame = converter.to_frame(image, pix_fmt)
         back = converter.to_rgb(frame, 32, 32, deep)
         assert np.abs(back.astype(int) - image).max() <= (40 if deep else 1)
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray16be", "gray10be", "gray12le", "monob", "monow", "grayf32le"])
+def test_rare_kinds_of_grey_are_read(pix_fmt):
+    """A step from black to white, which all of them can hold, as FFmpeg itself converts it; full range."""
+    step = np.tile(np.where(np.arange(64) < 24, 0, 255).astype(np.uint8), (32, 1))
+    frame = av.VideoFrame.from_ndarray(step, "gray").reformat(format=pix_fmt)
+    deep = VideoFormat(pix_fmt).components[0].bits > 8
+    image = Converter(ColorInfo(matrix=6, range=RANGE_FULL)).to_rgb(frame, 64, 32, deep)
+    assert (image == step[..., None].astype(image.dtype) * (257 if deep else 1)).all()
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray16be", "gray16le"])
+def test_grey_is_written_in_either_order_of_bytes(pix_fmt):
+    ramp = np.repeat(np.arange(0, 65536, 1024, dtype=np.uint16)[None, :, None], 32, 0).repeat(3, 2)
+    frame = Converter(ColorInfo(matrix=6, range=RANGE_FULL)).to_frame(ramp, pix_fmt)
+    assert np.abs(frame.to_ndarray(format="gray16le").astype(int) - ramp[..., 0]).max() <= 1
 
 
 def test_untagged_video_is_read_as_players_do_and_tagged():
