@@ -20,8 +20,10 @@ from sdatc_cli.media.picture_tags import in_rgb, read_tags, turned
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 ALPHA_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".webp"})
 _DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"})
+_PLAIN_SUFFIXES = frozenset({".ppm", ".pgm"})  # may be deep, too, and are read, but written with 8 bits
 _TAGGED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 _RGB = ColorInfo(range=RANGE_FULL)
+_LONG = frozenset({"I", "F"})  # Pillow's modes whose values have no agreed white
 _HEAD = 1 << 20  # bytes of a PNG in which chunks are looked for
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -91,10 +93,12 @@ def read_picture(path: Path) -> Picture:
         data = path.read_bytes()
         if not data:
             raise InputError(f"{show(path)}: the file is empty")
-        deep = _decode_deep(data) if path.suffix.lower() in _DEEP_SUFFIXES else None
+        deep = _decode_deep(data) if path.suffix.lower() in _DEEP_SUFFIXES | _PLAIN_SUFFIXES else None
         with Image.open(BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{show(path)}: {image.width}x{image.height} is too large (at most 8192x8192 pixels)")
+            if deep is None and image.mode in _LONG:
+                raise InputError(f"{show(path)}: has pixels of 32 bits; save it with 8 or 16")
             pixels, alpha = deep or _decode(image)
             if deep is not None:
                 pixels, alpha = turned(pixels, image), None if alpha is None else turned(alpha, image)
@@ -133,12 +137,15 @@ def _color(data: bytes) -> ColorInfo:
 
 
 def _decode_deep(data: bytes) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """16-bit PNG and TIFF, which Pillow would reduce to 8 bits; None for any other."""
+    """16-bit PNG, TIFF, PPM and PGM, which Pillow would reduce to 8 bits or misread; None for any other."""
     if data.startswith(b"\x89PNG") and (len(data) < 26 or data[24] != 16):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16:
         return None
+    if data[:2] in (b"P5", b"P6"):  # PGM and PPM name their white, the fourth word that is no comment
+        white = int(re.sub(rb"#[^\r\n]*", b" ", data[:_HEAD]).split(maxsplit=4)[3])
+        image = np.rint(image.astype(np.float32).clip(max=white) * (65535 / white)).astype(np.uint16)
     if image.ndim == 2:
         return np.repeat(image[..., None], 3, axis=2), None
     alpha = np.ascontiguousarray(image[..., 3]) if image.shape[2] == 4 else None

@@ -5,6 +5,7 @@ import os
 import struct
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 
 import cv2
 import numpy as np
@@ -44,6 +45,24 @@ def test_sixteen_bits_survive(ending, grey, tmp_path):
     assert (read_image(tmp_path / f"out.{ending}") == wanted).all()
     write_image(tmp_path / "less.jpg", wanted)
     assert read_image(tmp_path / "less.jpg").dtype == np.uint8
+
+
+@pytest.mark.parametrize("white", [1023, 65535])
+@pytest.mark.parametrize("grey", [False, True])
+def test_deep_ppm_and_pgm_are_read_whole(grey, white, tmp_path):
+    values = np.random.default_rng(0).integers(0, white + 1, (20, 24) if grey else (20, 24, 3), np.uint16)
+    path = tmp_path / ("in.pgm" if grey else "in.ppm")
+    path.write_bytes(b"P%d # 7 8 9\n24 20\n%d\n" % (5 if grey else 6, white) + values.astype(">u2").tobytes())
+    wanted = np.rint(values * (65535 / white))
+    assert probe(path).bit_depth == 16
+    assert np.abs(read_image(path) - (np.repeat(wanted[..., None], 3, 2) if grey else wanted)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_an_agreed_white_are_refused(kind, tmp_path):
+    Image.fromarray(np.full((20, 24), 100, kind)).save(tmp_path / "in.tif")
+    with pytest.raises(InputError, match="32 bits"):
+        probe(tmp_path / "in.tif")
 
 
 def test_orientation_of_photos_is_applied(tmp_path):
@@ -190,8 +209,9 @@ def test_hdr_pictures_are_tagged_or_refused(tmp_path):
     assert np.abs(read_all(tmp_path / "back.mkv")[1][0].image.astype(int) - close).mean() < 400
 
 
+@cache
 def icc_profile() -> bytes:
-    """A profile in RGB that does not call itself sRGB."""
+    """A profile in RGB that does not call itself sRGB. It holds the second of its making."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return srgb.replace("sRGB".encode("utf-16-be"), "Wide".encode("utf-16-be"))
 
