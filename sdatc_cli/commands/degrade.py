@@ -41,7 +41,10 @@ def degrade(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Reduces a video and compresses it hard: input for `upscale` whose original is known."""
+    """Reduces a video and compresses it hard: input for `upscale` whose original is known.
+
+    Frames follow each other at a constant rate. Sound is copied; subtitles, chapters and all else are left out.
+    """
     if crf is not None and bitrate is not None:
         raise UsageError("give --crf or --bitrate, not both")
     rate = _bitrate(bitrate)
@@ -54,7 +57,7 @@ def degrade(
     terminal = output.Terminal(quiet)
     try:
         with terminal.showing("degrading"):
-            note = make(source, out, recipe, frames, overwrite, terminal.progress)
+            note = make(source, out, recipe, frames, overwrite, terminal.progress, terminal.notice)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {out} was not written") from None
     terminal.say(f"{out}: written; {note.name} tells how")

@@ -95,10 +95,12 @@ def degrade(
     frames: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write `out`, a reduced and compressed copy of a video or frame folder, and `out`.json, how it was made.
 
-    At most `frames` frames. Frames follow each other at a constant rate; sound is copied. Returns the path of the JSON.
+    At most `frames` frames. Frames follow each other at a constant rate; sound is copied, all else left out, of which
+    `tell` is given a line. Returns the path of the JSON.
 
     Raises UsageError, InputError, OutputError or DeviceError, and leaves nothing behind then.
     """
@@ -120,6 +122,9 @@ def degrade(
         stack.callback(target.discard)
         stack.callback(note_target.discard)
         sound = _sound(info, container)
+        left_out = [str(s) for s in info.streams if s.index not in (info.video_index, *sound)]
+        if tell is not None and left_out:
+            tell(f"left out: {', '.join(left_out)}")
         rate = recipe.fps or info.frame_rate or Fraction(25)
         size = (width // recipe.scale, height // recipe.scale)
         command = _command(recipe, info, size, rate, frames, sound, target.path, container)

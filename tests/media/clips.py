@@ -150,3 +150,17 @@ def leftovers(folder: Path, *expected: str) -> list[str]:
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Over arrays of 8-bit values."""
     return float(10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9)))
+
+
+def red_bar(width: int, height: int) -> np.ndarray:
+    """A soft red bar in the middle of grey, (height, width, 3) uint8."""
+    bump = np.exp(-(((np.arange(width) - (width - 1) / 2) / 6) ** 2))
+    row = 100 + np.outer(bump, [90, 0, 0])
+    return np.repeat(np.rint(row).astype(np.uint8)[None], height, 0)
+
+
+def place_of_red(image: np.ndarray) -> float:
+    """Where the bar lies, in pixels from the middle."""
+    red = image[8:-8].astype(float).mean(0)
+    weight = red[:, 0] - red[:, 2]
+    return float((weight * np.arange(len(weight))).sum() / weight.sum() - (len(weight) - 1) / 2)

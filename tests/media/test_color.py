@@ -14,7 +14,7 @@ from sdatc_cli.media.color import Converter, resolve
 from sdatc_cli.media.info import RANGE_FULL, RANGE_LIMITED, ColorInfo
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.write import EncodeOptions
-from tests.media.clips import convert, footage, psnr, read_all, write_video
+from tests.media.clips import convert, footage, place_of_red, psnr, read_all, red_bar, write_video
 
 WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 COLOURS = list(product((0, 90, 255), repeat=3))
@@ -205,20 +205,6 @@ def hdr_video(path, trc):
     display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     options = {"preset": "ultrafast", "x265-params": f"log-level=none:master-display={display}:max-cll=900,300:hdr10=1"}
     return write_video(path, footage(4, 96, 64), codec="libx265", pix_fmt="yuv420p10le", setup=setup, options=options)
-
-
-def red_bar(width: int, height: int) -> np.ndarray:
-    """A soft red bar in the middle of grey, (height, width, 3) uint8."""
-    bump = np.exp(-(((np.arange(width) - (width - 1) / 2) / 6) ** 2))
-    row = 100 + np.outer(bump, [90, 0, 0])
-    return np.repeat(np.rint(row).astype(np.uint8)[None], height, 0)
-
-
-def place_of_red(image: np.ndarray) -> float:
-    """Where the bar lies, in pixels from the middle."""
-    red = image[8:-8].astype(float).mean(0)
-    weight = red[:, 0] - red[:, 2]
-    return float((weight * np.arange(len(weight))).sum() / weight.sum() - (len(weight) - 1) / 2)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sdatc_cli.media import ffmpeg as program
 from sdatc_cli.media.degrade import KERNELS, Recipe, degrade, reduce_frame
 from sdatc_cli.media.ffmpeg import ffmpeg_binary
 from sdatc_cli.media.probe import probe
-from tests.media.clips import footage, leftovers, read_all, take_apart, times, write_video
+from tests.media.clips import footage, leftovers, place_of_red, read_all, red_bar, take_apart, times, write_video
 
 
 def decoded(path: Path) -> list[np.ndarray]:
@@ -87,6 +87,22 @@ def test_codecs_and_bitrates(codec, tmp_path):
         sizes[rate] = sum(len(d) for _, d in take_apart(out)[0].packets)
     assert sizes[10_000] < sizes[100_000]
     assert probe(tmp_path / "crf.mp4").codec == {"libx264": "h264", "libx265": "hevc", "mpeg4": "mpeg4"}[codec]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_chroma_lies_where_it_is_read(codec, tmp_path):
+    write_video(tmp_path / "in.mkv", [red_bar(128, 96)] * 3, codec="ffv1", pix_fmt="bgr0")
+    degrade(tmp_path / "in.mkv", tmp_path / "out.mkv", Recipe(crf=4, scale=1, codec=codec))
+    assert abs(place_of_red(read_all(tmp_path / "out.mkv")[1][1].image)) < 0.1
+
+
+def test_what_is_left_out_is_told(rich_mkv, tmp_path):
+    told: list[str] = []
+    degrade(rich_mkv, tmp_path / "out.mkv", Recipe(scale=2), frames=2, tell=told.append)
+    others = [str(s) for s in probe(rich_mkv).streams if s.kind not in ("video", "audio")]
+    assert others and len(told) == 1 and all(name in told[0] for name in others)
+    degrade(tmp_path / "out.mkv", tmp_path / "again.mkv", Recipe(scale=1), tell=told.append)
+    assert len(told) == 1
 
 
 def test_sound_is_kept_and_its_bits(rich_mkv, sound_mp4, tmp_path):
