@@ -74,6 +74,15 @@ def test_recordings_give_the_same_pictures(tiny_models, recwarn):
     assert not [w for w in recwarn if "CUDA graphs" in str(w.message)]
 
 
+def test_a_recording_gives_its_own_numbers_from_the_first_pass_on(tiny_models):
+    """A run that is resumed begins with another clip, whose bits shall be those of a run that came by it."""
+    restorer, options = weights.load(tiny_models["lively"]).to("cuda"), RestoreOptions(steps=1)
+    torch.manual_seed(0)
+    clip = torch.rand(5, 3, 24, 32)
+    first, second = (restorer.restore(clip, range(5), options) for _ in range(2))
+    assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_trains_on_a_card(stage, tiny_models, tmp_path):
     """With a loss on held-out batches and sample pictures, which take the network's other ways."""
