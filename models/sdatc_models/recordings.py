@@ -58,17 +58,18 @@ class Recordings:
         key = tuple((x.shape, x.dtype) for x in inputs)
         with torch.cuda.device(inputs[0].device):
             if key not in self._kept:
-                self._kept[key] = _trusted(network, inputs)
+                other = next((kept for kept in self._kept.values() if kept is not None), None)
+                self._kept[key] = _trusted(network, inputs, other)
             # The first pass is played as later ones are: its numbers shall not depend on where a run began.
             recording = self._kept[key]
             return network(*inputs) if recording is None else recording.play(inputs)
 
 
-def _trusted(network: nn.Module, inputs: tuple[Tensor, ...]) -> Recording | None:
-    """A recording that gives what `network` gives of `inputs`, or None after a warning."""
+def _trusted(network: nn.Module, inputs: tuple[Tensor, ...], other: Recording | None) -> Recording | None:
+    """A recording that gives what `network` gives of `inputs`, or None after a warning. `other` as in `record`."""
     expected = network(*inputs)
     try:
-        recording = record(network, inputs)
+        recording = record(network, inputs, other)
         if torch.allclose(recording.play(inputs), expected, rtol=0.01, atol=0.01 * float(expected.abs().max())):
             return recording
         reason = "it gives other numbers"
@@ -78,8 +79,12 @@ def _trusted(network: nn.Module, inputs: tuple[Tensor, ...]) -> Recording | None
     return None
 
 
-def record(network: nn.Module, inputs: tuple[Tensor, ...]) -> Recording:
-    """The kernels of `network` for CUDA tensors like `inputs`. RuntimeError where they cannot be recorded."""
+def record(network: nn.Module, inputs: tuple[Tensor, ...], other: Recording | None) -> Recording:
+    """The kernels of `network` for CUDA tensors like `inputs`. RuntimeError where they cannot be recorded.
+
+    It works in the memory of the `other` recordings, if there are any: one is played at a time, and what it gives is
+    copied.
+    """
     own = tuple(x.clone() for x in inputs)
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
@@ -88,6 +93,8 @@ def record(network: nn.Module, inputs: tuple[Tensor, ...]) -> Recording:
             network(*own)
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the card meanwhile
+    pool = None if other is None else other.graph.pool()
+    # Other threads may use the card meanwhile.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         output = network(*own)
     return Recording(graph, own, output)

@@ -83,6 +83,17 @@ def test_a_recording_gives_its_own_numbers_from_the_first_pass_on(tiny_models):
     assert torch.equal(first, second)
 
 
+def test_recordings_of_several_clip_lengths_share_their_memory(tiny_models):
+    """And none spoils what another one plays."""
+    restorer, options = weights.load(tiny_models["lively"]).to("cuda"), RestoreOptions(steps=1)
+    torch.manual_seed(0)
+    clips = [torch.rand(frames, 3, 24, 32) for frames in (5, 2, 3)]
+    first, second = ([restorer.restore(clip, range(len(clip)), options) for clip in clips] for _ in range(2))
+    recorded = restorer.unet.recordings._kept.values()
+    assert len(recorded) == 3 and len({recording.graph.pool() for recording in recorded}) == 1
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_trains_on_a_card(stage, tiny_models, tmp_path):
     """With a loss on held-out batches and sample pictures, which take the network's other ways."""
