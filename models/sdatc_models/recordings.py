@@ -94,7 +94,11 @@ def record(network: nn.Module, inputs: tuple[Tensor, ...], other: Recording | No
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
     pool = None if other is None else other.graph.pool()
-    # Other threads may use the card meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        output = network(*own)
+    caller = torch.cuda.current_stream()
+    try:
+        # Other threads may use the card meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            output = network(*own)
+    finally:
+        torch.cuda.set_stream(caller)  # where a recording fails, torch leaves its own stream current
     return Recording(graph, own, output)

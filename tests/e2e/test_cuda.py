@@ -15,6 +15,7 @@ from sdatc_cli.train.prepare import prepare
 from sdatc_cli.train.run import RunPlan, pick_precision, train_stage
 from sdatc_models import weights
 from sdatc_models.config import tiny
+from sdatc_models.recordings import Recordings
 from sdatc_models.restorer import FILLS_A_CARD, RestoreOptions
 from tests.conftest import write_clip
 from tests.unit.train_helpers import PLAN, STAGES, ignore, make_shards, recipe_of
@@ -92,6 +93,22 @@ def test_recordings_of_several_clip_lengths_share_their_memory(tiny_models):
     recorded = restorer.unet.recordings._kept.values()
     assert len(recorded) == 3 and len({recording.graph.pool() for recording in recorded}) == 1
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_network_that_cannot_be_recorded_is_run_as_it_is():
+    """On the caller's stream: torch leaves another one current where a recording does not come to its end."""
+
+    class Waiting(torch.nn.Linear):
+        def forward(self, input):
+            return super().forward(input) * float(input[0, 0, 0, 0])
+
+    network, x, recordings = Waiting(4, 4).to("cuda"), torch.rand(1, 2, 3, 4, device="cuda"), Recordings()
+    stream = torch.cuda.current_stream()
+    with torch.inference_mode():
+        with pytest.warns(UserWarning, match="CUDA graphs"):
+            first = recordings.run(network, x)
+        assert torch.cuda.current_stream() == stream
+        assert torch.equal(first, network(x)) and torch.equal(recordings.run(network, x), first)
 
 
 @pytest.mark.parametrize("stage", STAGES)
