@@ -33,6 +33,7 @@ class Motion:
 
         ModuleNotFoundError for "raft" where torchvision is not installed.
         """
+        clip = clip.cpu()  # where DIS works
         pool = ThreadPoolExecutor(torch.get_num_threads(), "flow")
 
         def make(pair: Tensor) -> Callable[[], Tensor]:

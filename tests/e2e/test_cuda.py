@@ -36,6 +36,12 @@ def test_a_card_restores_as_the_cpu_does(tiny_models):
     assert (on_card - on_cpu).abs().mean() < 1 / 255
 
 
+def test_a_clip_may_lie_on_the_card(tiny_models):
+    clip, options = torch.rand(3, 3, 24, 32), RestoreOptions(steps=1)
+    restorer = weights.load(tiny_models["lively"]).to("cuda")
+    assert torch.equal(restorer.restore(clip.cuda(), range(3), options), restorer.restore(clip, range(3), options))
+
+
 def test_large_frames_are_made_one_by_one_and_shared(tiny_models):
     """A card takes them as the CPU does; a clip that shares frames gives the same picture as one that does not."""
     torch.manual_seed(0)
