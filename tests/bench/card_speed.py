@@ -2,16 +2,17 @@
 
     python tests/bench/card_speed.py [--size base|lite|tiny] [--device cuda] [--output 512x512 1280x720] [--steps 50]
 
-For each output size: seconds a frame and peak memory of the restorer over one stream (clips, diffusion, decoding,
-colour; no files), the same for the plain loop, the ratio of the two, and the restorer's share of the rate at which the
-device multiplies bf16 matrices, measured here too. The plain loop is what one writes with diffusers: UNet, ControlNet
-and autoencoder of the same sizes in fp16 (fp32 on a CPU), DDIM, clip by clip, nothing fused or shared.
+For each output size: seconds a frame of the restorer (clips, diffusion, decoding, colour; no files) in the midst of a
+stream, the most memory that PyTorch reserved for it, the same for the plain loop, the ratio of the two, and the
+restorer's share of the rate at which the device multiplies bf16 matrices, measured here too. The plain loop is what one
+writes with diffusers: UNet, ControlNet and autoencoder of the same sizes in fp16 (fp32 on a CPU), DDIM, clip by clip,
+nothing fused or shared.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,7 @@ from sdatc_models.cfw import CFW  # noqa: E402
 from sdatc_models.config import ModelConfig, tiny  # noqa: E402
 from sdatc_models.pcam import PCAM  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
+from sdatc_models.schedule import Schedule  # noqa: E402
 from sdatc_models.stam import STAM  # noqa: E402
 from sdatc_models.unet import build_backbone  # noqa: E402
 from sdatc_models.untrained import pass_over_identities  # noqa: E402
@@ -46,26 +48,34 @@ SIZES = {  # as people run them: `base` with the embedded DCM, guided
 }
 
 
-def measured(device: torch.device, run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds and peak gigabytes (of a CUDA device, else 0) of a call; the device's queue is empty before and after."""
-    cuda = device.type == "cuda"
-    if cuda:
+def clock(device: torch.device) -> float:
+    """Seconds; a CUDA device has done by then all that it was given."""
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begins anew with the peak, without what an allocator keeps of earlier work."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    began = time.perf_counter()
-    run()
-    if cuda:
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else 0.0
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most that PyTorch reserved of a CUDA device, else 0: for tensors, for CUDA graphs, and what lies unused."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
 
 
 def matrix_rate(device: torch.device) -> float:
     """Floating-point operations a second in products of bf16 matrices."""
     edge = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(edge, edge, device=device, dtype=torch.bfloat16) for _ in range(2))
-    measured(device, lambda: a @ b)
-    seconds, _ = measured(device, lambda: [a @ b for _ in range(20)])
-    return 20 * 2 * edge**3 / seconds
+    torch.matmul(a, b)
+    began = clock(device)
+    for _ in range(20):
+        torch.matmul(a, b)
+    return 20 * 2 * edge**3 / (clock(device) - began)
 
 
 class PlainLoop:
@@ -134,40 +144,63 @@ def lively(config: ModelConfig, device: torch.device, as_pulled: bool) -> Restor
             if id(parameter) not in kept:
                 parameter.add_(torch.randn_like(parameter), alpha=1e-3)
         pass_over_identities(restorer)
+    restorer.schedule = Schedule(config.schedule)  # on the host, as that of a model that is loaded
     return restorer
 
 
 def stream(output: tuple[int, int], clips: int) -> list[Frame]:
-    """Frames of noise for an output of (width, height); neighbours share their clips as in a film."""
+    """Frames for an output of (width, height); neighbours share their clips as in a film.
+
+    One picture of noise, with a little noise of its own in each frame, which begins no new scene.
+    """
     width, height = output
-    pixels = np.random.default_rng(0).integers(0, 256, (LENGTH, height // 4, width // 4, 3), np.uint8)
-    return [Frame(pixels[i % LENGTH], i, Fraction(1, 25), i) for i in range(LENGTH + (clips - 1) * STRIDE)]
+    rng, shape = np.random.default_rng(0), (height // 4, width // 4, 3)
+    still = rng.integers(0, 248, shape, np.uint8)
+    count = LENGTH + (clips - 1) * STRIDE
+    return [Frame(still + rng.integers(0, 8, shape, np.uint8), i, Fraction(1, 25), i) for i in range(count)]
 
 
-def own(restorer: Restorer, frames: list[Frame], options: RestoreOptions, recorded: bool) -> tuple[float, float, float]:
-    """Of the restorer over a stream: seconds, peak gigabytes, floating-point operations."""
+def per_frame(restorer: Restorer, frames: list[Frame], options: RestoreOptions, counter: Callable[[], float]) -> float:
+    """By how much `counter` rises a frame in the midst of a stream, where each clip brings STRIDE new frames; the first
+    one, which brings more, and for which kernels are recorded, is left out."""
+    counts = []
 
-    def run(options: RestoreOptions) -> None:
-        for _ in restore_frames(frames, lambda clip, at: restorer.restore(clip, at, options)):
-            pass
+    def network(clip: Tensor, at: Sequence[int]) -> Tensor:
+        image = restorer.restore(clip, at, options)
+        if not counts:
+            counts.append(counter())
+        return image
 
+    for _ in restore_frames(frames, network):
+        pass
+    return (counter() - counts[0]) / (len(frames) - LENGTH)
+
+
+def own(
+    restorer: Restorer, output: tuple[int, int], clips: int, options: RestoreOptions, recorded: bool
+) -> tuple[float, float, float]:
+    """Of the restorer over a stream: seconds a frame, peak gigabytes, floating-point operations a frame."""
+    device = restorer.device
     restorer.unet.recordings.on = False  # nothing counts what is played back
-    counts = []  # the work grows by as much with every step
+    work = []  # it grows by as much with every step
     for steps in (1, 2):
+        other = replace(options, steps=steps, seed=options.seed + 1)  # what is kept must not serve the timed run
         with FlopCounterMode(display=False) as counter:
-            run(replace(options, steps=steps, seed=options.seed + 1))  # what it keeps must not serve the timed run
-        counts.append(counter.get_total_flops())
+            work.append(per_frame(restorer, stream(output, 2), other, counter.get_total_flops))
     restorer.unet.recordings.on = recorded
-    run(replace(options, steps=1, seed=options.seed + 1))  # records
-    seconds, peak = measured(restorer.device, lambda: run(options))
-    return seconds, peak, counts[0] + (options.steps - 1) * (counts[1] - counts[0])
+    forget_peak(device)
+    seconds = per_frame(restorer, stream(output, 1 + clips), options, lambda: clock(device))
+    return seconds, peak_gigabytes(device), work[0] + (options.steps - 1) * (work[1] - work[0])
 
 
 def plain(config: ModelConfig, device: torch.device, output: tuple[int, int], steps: int) -> tuple[float, float]:
-    """Of the plain loop over one clip: seconds, peak gigabytes."""
+    """Of the plain loop: seconds a frame, peak gigabytes. Its clips overlap as ours do."""
     loop, (width, height) = PlainLoop(config, device), output
+    forget_peak(device)
     loop.clip(LENGTH, height, width, 1)
-    return measured(device, lambda: loop.clip(LENGTH, height, width, steps))
+    began = clock(device)
+    loop.clip(LENGTH, height, width, steps)
+    return (clock(device) - began) / STRIDE, peak_gigabytes(device)
 
 
 def main() -> None:
@@ -177,7 +210,7 @@ def main() -> None:
     parser.add_argument("--output", nargs="+", default=["512x512", "1280x720"])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--tile", type=int)
-    parser.add_argument("--clips", type=int, default=2, help="clips in the timed stream")
+    parser.add_argument("--clips", type=int, default=2, help="clips that are timed, after the first")
     parser.add_argument("--solver", choices=["ddpm", "dpmpp"], default="ddpm")
     parser.add_argument("--flow", choices=["dis", "none"], default="dis")
     parser.add_argument("--as-pulled", action="store_true", help="PCAM, STAM and CFW untrained, as in the download")
@@ -192,15 +225,13 @@ def main() -> None:
     print(f"{words.size} on {where}, {dtype_name(dtype)}, {words.steps} steps; bf16 matrices {rate / 1e12:.2f} TFLOP/s")
     for text in words.output:
         width, height = map(int, text.split("x"))
-        frames = stream((width, height), words.clips)
         restorer = lively(config, device, words.as_pulled).in_format(dtype).eval()
-        seconds, peak, work = own(restorer, frames, options, not words.unrecorded)
+        each, peak, work = own(restorer, (width, height), words.clips, options, not words.unrecorded)
         del restorer
-        each, share = seconds / len(frames), 100 * work / seconds / rate
+        share = 100 * work / each / rate
         print(f"{text}: {each:.3f} s a frame, {peak:.2f} GB, {share:.1f} % of the matrix rate", flush=True)
         if not words.alone:
-            plain_seconds, plain_peak = plain(config, device, (width, height), words.steps)
-            plain_each = plain_seconds / STRIDE  # the plain loop's clips overlap as ours do
+            plain_each, plain_peak = plain(config, device, (width, height), words.steps)
             ratio = plain_each / each
             print(f"{text}: plain loop {plain_each:.3f} s, {plain_peak:.2f} GB; ours is {ratio:.2f} times as fast")
 
