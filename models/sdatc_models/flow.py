@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adjoint import Adjoint
 from .sending import sent
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -34,16 +35,14 @@ class ClipFlow:
 
     @cached_property
     def grids(self) -> tuple[Tensor, Tensor]:
-        """`sampling_grid` of `to_next` and of `to_previous`, made once for all steps of a diffusion, and such that a
-        gradient may be taken behind them, which tensors of inference mode do not let."""
-        with torch.inference_mode(False):
-            return sampling_grid(self.to_next.clone()), sampling_grid(self.to_previous.clone())
+        """`sampling_grid` of `to_next` and of `to_previous`, made once for all steps of a diffusion."""
+        return sampling_grid(self.to_next), sampling_grid(self.to_previous)
 
     @cached_property
-    def masks(self) -> tuple[Tensor, Tensor]:
-        """`next_mask` and `previous_mask`, as `grids`."""
-        with torch.inference_mode(False):
-            return self.next_mask.clone(), self.previous_mask.clone()
+    def adjoints(self) -> tuple[Adjoint, Adjoint]:
+        """The adjoints of sampling at `grids`."""
+        to_next, to_previous = self.grids
+        return Adjoint.of(to_next), Adjoint.of(to_previous)
 
 
 def sampling_grid(flow: Tensor) -> Tensor:

@@ -42,6 +42,14 @@ def test_a_clip_may_lie_on_the_card(tiny_models):
     assert torch.equal(restorer.restore(clip.cuda(), range(3), options), restorer.restore(clip, range(3), options))
 
 
+def test_guided_clips_have_the_same_bits_every_time(tiny_models):
+    torch.manual_seed(0)
+    clip, options = torch.rand(5, 3, 96, 128), RestoreOptions(steps=4, guidance=1.0)
+    restorer = weights.load(tiny_models["lively"]).to("cuda")
+    first, second = (restorer.restore(clip, range(5), options) for _ in range(2))
+    assert torch.equal(first, second)
+
+
 def test_large_frames_are_made_one_by_one_and_shared(tiny_models):
     """A card takes them as the CPU does; a clip that shares frames gives the same picture as one that does not."""
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdatc_models.flow import ClipFlow
-from sdatc_models.guidance import guided, motion_error
+from sdatc_models.guidance import error_gradient, guided, motion_error
 
 
 def translation(frames: int, dx: int, dy: int, height: int = 12, width: int = 14) -> ClipFlow:
@@ -53,14 +53,32 @@ def test_error_is_the_sum_of_both_directions() -> None:
     assert motion_error(z, translation(3, dx, dy)).item() == pytest.approx(expected, rel=1e-4)
 
 
+def random_flow(frames: int, speed: float, generator: torch.Generator) -> ClipFlow:
+    """Displacements of about `speed` pixels on a grid of 12x14; one pixel in five is not trusted."""
+    flows = [torch.randn(frames - 1, 2, 12, 14, generator=generator) * speed for _ in range(2)]
+    masks = [(torch.rand(frames - 1, 1, 12, 14, generator=generator) < 0.8).float() for _ in range(2)]
+    return ClipFlow(flows[0], flows[1], masks[0], masks[1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 4.0, 100.0]))
+def test_the_gradient_in_closed_form_is_that_of_autograd(frames: int, seed: int, speed: float) -> None:
+    """Wherever flows lead: between pixels, several of them to one place, past the edges."""
+    generator = torch.Generator().manual_seed(seed)
+    z, flow = torch.randn(frames, 4, 12, 14, generator=generator), random_flow(frames, speed, generator)
+    at = z.clone().requires_grad_(True)
+    (expected,) = torch.autograd.grad(motion_error(at, flow), at)
+    found = error_gradient(z, flow)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)  # up to 168 places read from one pixel
+    assert torch.equal(error_gradient(z, flow), found)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 2**31), st.floats(0.0, 4.0))
 def test_a_guided_step_lowers_the_error(frames: int, seed: int, speed: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(frames, 4, 12, 14, generator=generator)
-    flows = [torch.randn(frames - 1, 2, 12, 14, generator=generator) * speed for _ in range(2)]
-    masks = [(torch.rand(frames - 1, 1, 12, 14, generator=generator) < 0.8).float() for _ in range(2)]
-    flow = ClipFlow(flows[0], flows[1], masks[0], masks[1])
+    flow = random_flow(frames, speed, generator)
     before = motion_error(z, flow)
     stepped = guided(z, flow, scale=0.01, variance=0.05)
     assert motion_error(stepped, flow) < before
