@@ -28,6 +28,8 @@ def untrained(restorer: Restorer) -> list[str]:
 
 def pass_over_identities(restorer: Restorer) -> None:
     """Has a model that is not to be trained go past modules that return what they are given: as good, and sooner."""
+    restorer.vae.idle = None
+    restorer.vae.idle = restorer.vae.adds_nothing
     for module in restorer.modules():
         if isinstance(module, PCAM) and module.kind != "none":
             module.idle = _is_delta(module)

@@ -11,6 +11,7 @@ from sdatc_models.config import base, lite, tiny
 from sdatc_models.restorer import RestoreOptions, Restorer
 from sdatc_models.schedule import Schedule
 from sdatc_models.unet import UNet
+from sdatc_models.untrained import pass_over_identities
 
 
 class Crossings(TorchDispatchMode):
@@ -54,3 +55,16 @@ def test_sampling_brings_only_noise_to_the_device(solver, draws) -> None:
             restorer.sample(c_hr, x_hr, range(5), RestoreOptions(steps=6, solver=solver, flow="none"))
         counts.append(len(crossings.found))
     assert counts == [draws + 2, draws]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_decoding_does_not_wait_for_a_look_at_the_weights(trained: bool) -> None:
+    """As a model is loaded to restore with; a look at values would raise."""
+    restorer = Restorer(tiny())
+    if trained:
+        torch.nn.init.ones_(restorer.vae.decoder.conv_out.weight)
+    pass_over_identities(restorer)
+    restorer.to("meta")
+    z, x_hr = torch.empty(2, tiny().vae.latent, 8, 8, device="meta"), torch.empty(2, 3, 64, 64, device="meta")
+    with torch.inference_mode():
+        assert restorer.decode(z, x_hr, RestoreOptions()).shape == x_hr.shape
