@@ -82,7 +82,10 @@ def load(
     model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **switches: Any
 ) -> Restorer:
     """An embedded model ("lite") or a folder, verified. `switches` replace fields of the config (ablations); the
-    weights of parts that are thereby switched off are left out. Raises WeightsError."""
+    weights of parts that are thereby switched off are left out. Raises WeightsError.
+
+    On a card this process no longer rounds convolutions in float32 to TF32, whose ten bits are too few for a picture.
+    """
     folder = folder_of(model)
     config, _ = read_config(folder)
     checksums = verify(folder)
@@ -105,4 +108,6 @@ def load(
         if result.missing_keys or (result.unexpected_keys and not switches):
             wrong = (result.missing_keys or result.unexpected_keys)[0]
             raise WeightsError(f"{folder / name} does not fit its config: tensor {wrong} is missing or unknown")
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     return restorer.to(device=device).in_format(dtype).eval().requires_grad_(False)

@@ -144,7 +144,9 @@ def lively(config: ModelConfig, device: torch.device, as_pulled: bool) -> Restor
             if id(parameter) not in kept:
                 parameter.add_(torch.randn_like(parameter), alpha=1e-3)
         pass_over_identities(restorer)
-    restorer.schedule = Schedule(config.schedule)  # on the host, as that of a model that is loaded
+    # As with a model that is loaded:
+    restorer.schedule = Schedule(config.schedule)  # on the host
+    torch.backends.cudnn.allow_tf32 = False
     return restorer
 
 

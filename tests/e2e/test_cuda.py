@@ -36,6 +36,16 @@ def test_a_card_restores_as_the_cpu_does(tiny_models):
     assert (on_card - on_cpu).abs().mean() < 1 / 255
 
 
+def test_a_card_computes_in_float32_where_it_is_told_to(tiny_models):
+    """Not in TF32, of which the error would be a hundred times this."""
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, 64, 64)
+    loaded = [weights.load(tiny_models["lively"], device) for device in ("cpu", "cuda")]
+    with torch.inference_mode():
+        codes = [restorer.encode(image.to(restorer.device), None).cpu() for restorer in loaded]
+    assert (codes[1] - codes[0]).abs().max() < 1e-5 * codes[0].abs().max()
+
+
 def test_a_clip_may_lie_on_the_card(tiny_models):
     clip, options = torch.rand(3, 3, 24, 32), RestoreOptions(steps=1)
     restorer = weights.load(tiny_models["lively"]).to("cuda")
