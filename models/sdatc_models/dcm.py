@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import DCMConfig
-from .layers import zero_init
+from .layers import attention, zero_init
 from .padding import pad_to_multiple
 
 
@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_bias[self.offset_index].permute(2, 0, 1)[None]
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        out = attention(q, k, v, bias.to(q.dtype))
         return self.proj(rearrange(out, "b h n d -> b n (h d)"))
 
 

@@ -1,6 +1,21 @@
 """Small helpers on layers that several networks share."""
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+AT_ONCE = 65_535  # CUDA counts no further in the direction in which PyTorch 2.6 and 2.7 lay the batch
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of q, k, v (B, heads, N, D), B as large as it may be, with a `bias` (1 or B, heads,
+    N, N) added to the products."""
+    parts = []
+    for first in range(0, len(q), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        own = bias if bias is None or len(bias) == 1 else bias[part]
+        parts.append(F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=own))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def zero_init(*layers: nn.Module) -> None:

@@ -1,9 +1,10 @@
 """Spatio-temporal attention module (STAM), eqs. (10) and (11), between the residual blocks of a decoder scale."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from .layers import attention
 
 
 class TemporalAttention(nn.Module):
@@ -21,7 +22,7 @@ class TemporalAttention(nn.Module):
         height = z.shape[2]
         tokens = rearrange(z, "(b n) c h w -> (b h w) n c", n=frames)
         q, k, v = rearrange(self.qkv(self.norm(tokens)), "b n (three a d) -> three b a n d", three=3, a=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attention(q, k, v)
         out = self.project(rearrange(out, "b a n d -> b n (a d)"))
         return rearrange(out, "(b h w) n c -> (b n) c h w", h=height, b=z.shape[0] // frames).contiguous()
 
