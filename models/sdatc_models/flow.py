@@ -7,7 +7,7 @@ shows at p + F(p), and `warp(b, F)` brings b onto a.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adjoint import Adjoint
 from .sending import sent
@@ -110,15 +110,22 @@ def dis_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     return sent(torch.from_numpy(np.stack(found)), frames.device)
 
 
+@cache
+def _raft(device: torch.device) -> nn.Module:
+    """torchvision's small RAFT on a device, loaded once; whether in inference mode or not, usable in both."""
+    raft = import_module("torchvision.models.optical_flow")
+    with torch.inference_mode(False):
+        model = raft.raft_small(weights=raft.Raft_Small_Weights.DEFAULT)
+        return model.to(device).eval().requires_grad_(False)
+
+
 def raft_flows(frames: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """`flows` by torchvision's RAFT."""
-    raft = import_module("torchvision.models.optical_flow")
     height, width = frames.shape[-2:]
-    model = raft.raft_small(weights=raft.Raft_Small_Weights.DEFAULT).to(frames.device).eval()
     size = (max(128, -(-height // 8) * 8), max(128, -(-width // 8) * 8))
     large = F.interpolate(frames, size=size, mode="bilinear", align_corners=False) * 2 - 1
     a, b = (large[list(indices)] for indices in zip(*pairs, strict=True))
-    return resample(model(a, b)[-1], height, width)
+    return resample(_raft(frames.device)(a, b)[-1], height, width)
 
 
 def clip_flow(frames: Tensor, grid: tuple[int, int], method: str) -> ClipFlow | None:
