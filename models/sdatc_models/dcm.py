@@ -58,7 +58,8 @@ class WindowAttention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         bias = self.relative_bias[self.offset_index].permute(2, 0, 1)[None]
         if mask is not None:
-            bias = (bias + mask[:, None]).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
+            # In the format of q before it is repeated: half the memory where that is bf16.
+            bias = (bias + mask[:, None]).to(q.dtype).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
         out = attention(q, k, v, bias.to(q.dtype))
         return self.proj(rearrange(out, "b h n d -> b n (h d)"))
 
