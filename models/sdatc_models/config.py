@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PromptKind = Literal["none", "prompt", "softmax", "pcam"]
 Prediction = Literal["epsilon", "v", "residual"]
+Family = Literal["lite", "base"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class ModelConfig:
     fusion: bool = False
     detail: DetailConfig = field(default_factory=DetailConfig)
     guidance: float = 0.0
+
+    @property
+    def family(self) -> Family:
+        """Which of the two designs a model follows, whatever its name and size: they are told apart by their codes."""
+        return "lite" if self.vae.linear else "base"
 
     @property
     def multiple(self) -> int:

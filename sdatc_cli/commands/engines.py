@@ -24,7 +24,7 @@ def on_devices(
     label: str,
 ) -> "Result":
     """Runs a job in one process a device. Raises the classes of errors.py."""
-    from sdatc_cli.commands.workshop import load_model
+    from sdatc_cli.commands.workshop import load_model, model_config
     from sdatc_cli.engine.parallel import upscale
     from sdatc_cli.engine.workers import WorkerCrew, share_of_threads
 
@@ -35,7 +35,7 @@ def on_devices(
         )
     crew = WorkerCrew(job, partial(load_model, model), devices, dtype)
     with terminal.showing(label):
-        return upscale(job, crew, _configuration(model), terminal)
+        return upscale(job, crew, model_config(model)[0], terminal)
 
 
 def on_ray(
@@ -45,7 +45,7 @@ def on_ray(
 
     Raises the classes of errors.py.
     """
-    from sdatc_cli.commands.workshop import load_model
+    from sdatc_cli.commands.workshop import load_model, model_config
     from sdatc_cli.engine.parallel import upscale
     from sdatc_cli.zoo.installed import embedded, find
 
@@ -59,12 +59,4 @@ def on_ray(
         with terminal.showing(label):
             model = request.model if request.model in embedded() else str(find(request.model))
             crew = cluster.crew(job, model, load_model)
-            return upscale(job, crew, _configuration(request.model), terminal), how
-
-
-def _configuration(model: str) -> str:
-    """The name of a model's configuration."""
-    from sdatc_cli.zoo.installed import find
-    from sdatc_models import weights
-
-    return weights.read_config(find(model))[0].name
+            return upscale(job, crew, model_config(request.model)[0], terminal), how

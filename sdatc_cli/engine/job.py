@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from sdatc_cli import __version__
 from sdatc_cli.engine.join import check_room
 from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
-from sdatc_cli.engine.memory import TILE_BYTES, Frugal, clip_bytes, free_bytes, peak_bytes, tile_for
+from sdatc_cli.engine.memory import Frugal, clip_bytes, free_bytes, peak_bytes, tile_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
@@ -23,6 +23,7 @@ from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import check_target
 from sdatc_cli.media.write import MediaWriter
+from sdatc_models.config import ModelConfig
 from sdatc_models.restorer import RestoreOptions, Restorer
 
 
@@ -203,14 +204,14 @@ def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str
     if tile is not None:
         options = replace(options, tile=tile)
     elif job.tile_auto:
-        tile = pick_tile(job, restorer.config.name, free_bytes(restorer.device), notice)
+        tile = pick_tile(job, restorer.config, free_bytes(restorer.device), notice)
         options = replace(options, tile=tile)
     return Frugal(restorer, options, notice)
 
 
-def pick_tile(job: Job, model: str, free: int | None, notice: Callable[[str], None]) -> int | None:
+def pick_tile(job: Job, config: ModelConfig, free: int | None, notice: Callable[[str], None]) -> int | None:
     """The tile that `free` bytes allow the networks of a configuration; None for whole frames."""
-    cost, height, width = TILE_BYTES.get(model, TILE_BYTES["lite"]), job.info.height, job.info.width
+    cost, height, width = tile_bytes(config), job.info.height, job.info.width
     tile = tile_for(free, LENGTH, height, width, cost)
     if tile is not None:
         notice(f"frames are restored in tiles of {tile} pixels, to fit the free memory; --tile N sets another size")

@@ -14,6 +14,7 @@ from torch import Tensor
 from sdatc_cli.errors import DeviceError
 from sdatc_cli.host_memory import host_memory_ran_out
 from sdatc_cli.settings import SMALLEST_TILE
+from sdatc_models.config import ModelConfig, base, lite
 from sdatc_models.restorer import RestoreOptions
 
 SHARE = 0.7  # of the free memory that a clip may fill
@@ -82,10 +83,23 @@ def smaller_tile(tile: int | None, edge: int) -> int:
     return max(SMALLEST_TILE, current // 2)
 
 
+def tile_bytes(config: ModelConfig) -> float:
+    """The networks' peak for one LR pixel of one frame inside a tile: what was measured of their family, and more for
+    networks whose feature maps are larger than those that were measured."""
+    measured = {"lite": lite(), "base": base()}[config.family]
+    return TILE_BYTES[config.family] * max(1.0, _largest_map(config) / _largest_map(measured))
+
+
+def _largest_map(config: ModelConfig) -> float:
+    """Values of the largest feature map for one LR pixel: of the DCM inside or enlarging, or of the autoencoder."""
+    dcm, vae = config.dcm, config.vae
+    return max(dcm.dim * dcm.expansion, 16 * dcm.up_dim, 16 * vae.channels[0] / vae.stem**2)
+
+
 def clip_bytes(frames: int, height: int, width: int, tile: int | None, tile_bytes: float) -> float:
     """The most memory that restoring a clip of LR frames takes beside the weights.
 
-    tile_bytes: the networks' peak for one LR pixel of one frame inside a tile, as in TILE_BYTES.
+    tile_bytes: the networks' peak for one LR pixel of one frame inside a tile, as `tile_bytes` foretells it.
     """
     inside = height * width if tile is None else min(tile, height) * min(tile, width)
     return BUFFER_BYTES + frames * (height * width * FRAME_BYTES + inside * tile_bytes)

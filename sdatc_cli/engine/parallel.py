@@ -20,12 +20,13 @@ from sdatc_cli.engine.scanner import Scanner
 from sdatc_cli.engine.unit import Made
 from sdatc_cli.errors import DeviceError, InputError, UsageError
 from sdatc_cli.media.video_track import VideoTrack
+from sdatc_models.config import ModelConfig
 
 RETRIES = 2  # of a stretch whose maker was lost
 
 
-def upscale(job: Job, crew: Crew, model: str, watcher: Watcher) -> Result:
-    """Runs a job on a crew; `model` is the name of the networks' configuration.
+def upscale(job: Job, crew: Crew, config: ModelConfig, watcher: Watcher) -> Result:
+    """Runs a job on a crew; `config` is that of its networks.
 
     Raises the classes of errors.py; finished stretches are kept then.
     """
@@ -38,7 +39,7 @@ def upscale(job: Job, crew: Crew, model: str, watcher: Watcher) -> Result:
     journal = open_journal(job, identity, watcher.notice)
     try:
         check_settings(job.output, journal.folder)
-        work = _Work(job, crew, model, watcher, journal)
+        work = _Work(job, crew, config, watcher, journal)
         damage = work.do()
         if not journal.segments:
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
@@ -64,7 +65,7 @@ class _Work:
 
     job: Job
     crew: Crew
-    model: str
+    config: ModelConfig
     watcher: Watcher
     journal: Journal
     tile: int | None = None
@@ -154,7 +155,7 @@ class _Work:
             return self.journal.segments[-1].tile
         if not self.job.tile_auto:
             return self.job.restore.tile
-        return pick_tile(self.job, self.model, self.crew.free, self.watcher.notice)
+        return pick_tile(self.job, self.config, self.crew.free, self.watcher.notice)
 
     def _stored(self) -> int:
         return sum(segment.frames for segment in self.journal.segments)

@@ -73,4 +73,4 @@ BASE = {
         ema=0.9999,
     ),
 }
-RECIPES = {"lite": LITE, "base": BASE}
+RECIPES = {"lite": LITE, "base": BASE}  # by ModelConfig.family

@@ -21,7 +21,7 @@ from sdatc_models.restorer import Restorer
 from .batches import Batch, ClipSampler
 from .loop import CHECKPOINT, Limits, Progress, Trainer, on_cpu
 from .losses import ImageLoss, PerceptualLoss
-from .recipe import LITE, RECIPES, Recipe
+from .recipe import RECIPES, Recipe
 from .samples import SampleSheet
 from .stages import NETS, Stage, StageNet
 
@@ -136,7 +136,7 @@ def plan_run(
         config = SIZES[size or "lite"]()
     if size is not None and size != config.name:
         raise UsageError(f"--config {size}: {run if init is None else init} holds the configuration {config.name}")
-    recipe = RECIPES.get(config.name, LITE)[stage]
+    recipe = RECIPES[config.family][stage]
     if trained:
         recipe = replace(recipe, perceptual_from=0.0, lr=recipe.lr * recipe.tuning)
     if batch is not None:

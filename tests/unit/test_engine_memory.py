@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,10 +23,13 @@ from sdatc_cli.engine.memory import (
     clip_bytes,
     ran_out_of_memory,
     smaller_tile,
+    tile_bytes,
     tile_for,
 )
 from sdatc_cli.errors import DeviceError, UsageError
 from sdatc_cli.media.probe import probe
+from sdatc_cli.zoo.manifest import MODELS
+from sdatc_models.config import lite
 from sdatc_models.restorer import RestoreOptions
 from tests.conftest import REPO, write_clip
 
@@ -133,12 +137,21 @@ def test_the_memory_of_a_clip_is_foretold(tile):
     assert foretold / 4 < measured < foretold
 
 
+def test_a_model_costs_what_its_size_asks_for_whatever_its_name():
+    """`base-v` is `base` under another name; a model of one's own may be larger than what was measured."""
+    assert tile_bytes(MODELS["base-v"].config()) == tile_bytes(MODELS["base"].config()) == TILE_BYTES["base"]
+    small, vae = replace(lite(), name="mine"), lite().vae
+    assert tile_bytes(small) == TILE_BYTES["lite"]
+    wide = replace(small, vae=replace(vae, channels=(192, 192, 192)))
+    assert tile_bytes(wide) == 2 * TILE_BYTES["lite"]
+
+
 def test_little_memory_is_told_before_the_run(tmp_path):
     said = []
     info = probe(write_clip(tmp_path / "a.mkv", 2, 64, 48))
     job = Job(info, tmp_path / "b.mkv")
-    assert pick_tile(job, "lite", 10**12, said.append) is None and not said
-    assert pick_tile(job, "lite", 10**8, said.append) == SMALLEST_TILE
+    assert pick_tile(job, lite(), 10**12, said.append) is None and not said
+    assert pick_tile(job, lite(), 10**8, said.append) == SMALLEST_TILE
     assert "to fit the free memory" in said[0] and "memory may run out" in said[1] and len(said) == 2
 
 

@@ -18,11 +18,13 @@ from sdatc_cli.errors import InputError, ModelError, OutputError, UsageError
 from sdatc_cli.train import run as runs
 from sdatc_cli.train.export import export
 from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, read_checkpoint
+from sdatc_cli.train.recipe import BASE
 from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, train_stage
 from sdatc_cli.train.shards import open_shards
 from sdatc_cli.train.taught import TAUGHT
+from sdatc_cli.zoo.manifest import MODELS
 from sdatc_models import weights
-from sdatc_models.config import DetailConfig, tiny
+from sdatc_models.config import DetailConfig, tiny, to_json
 from sdatc_models.restorer import RestoreOptions, Restorer
 from tests.unit.train_helpers import RECIPE, make_shards, photo_folder
 
@@ -39,7 +41,6 @@ def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
     monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
     recipes = dict.fromkeys(("vae", "dcm", "diffusion", "decoder"), RECIPE)
-    monkeypatch.setattr(runs, "LITE", recipes)
     monkeypatch.setitem(runs.RECIPES, "lite", recipes)
 
 
@@ -173,7 +174,7 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
 def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_learning_rate(
     shards: Path, tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runs.LITE, "dcm", replace(RECIPE, perceptual_from=0.35, lr=4e-4, tuning=0.5))
+    monkeypatch.setitem(runs.RECIPES["lite"], "dcm", replace(RECIPE, perceptual_from=0.35, lr=4e-4, tuning=0.5))
 
     def planned(init: Path | None) -> RunPlan:
         return plan_run("dcm", shards, tmp_path / "run", Limits(1), init=init, precision="no")
@@ -184,6 +185,14 @@ def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_le
     assert (first.recipe.perceptual_from, first.recipe.lr) == (0, 2e-4)
     quietly(first)
     assert planned(None).recipe == first.recipe  # going on, and not starting anew
+
+
+@pytest.mark.parametrize("name", ["base", "base-v"])
+def test_what_is_built_as_base_trains_as_base(name: str, tmp_path: Path) -> None:
+    config = MODELS[name].config()
+    (tmp_path / CHECKPOINT).touch()
+    (tmp_path / "run.json").write_text(json.dumps({"config": json.loads(to_json(config))}))
+    assert plan_run("decoder", tmp_path, tmp_path, Limits(1), precision="no").recipe == BASE["decoder"]
 
 
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
