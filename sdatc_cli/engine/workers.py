@@ -112,8 +112,10 @@ class WorkerCrew:
                     shared = sum(orders.device == worker.orders.device for orders in self._orders)
                     self._free.append(event.free // shared)
                 continue
-            if isinstance(event, Finished | Lost):
+            if isinstance(event, Finished):
                 worker.number = None
+            elif isinstance(event, Lost):
+                self._replace(worker)
             heard.append(event)
         return heard
 
@@ -129,6 +131,13 @@ class WorkerCrew:
             return [Failed(DeviceError(f"{why} before it began to work"))]
         self._workers[self._workers.index(worker)] = _start(worker.orders)
         return [] if worker.number is None else [Lost(worker.number, why)]
+
+    def _replace(self, worker: _Worker) -> None:
+        """Puts another in the place of a worker that is about to end, and would take the next task with it."""
+        worker.process.terminate()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers[self._workers.index(worker)] = _start(worker.orders)
 
     def _end(self, at_once: bool) -> None:
         for worker in self._workers:

@@ -5,11 +5,19 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 
 from sdatc_cli import output
 from sdatc_cli.engine import journal, parallel, workers
+from sdatc_cli.engine.job import Job
+from sdatc_cli.media.probe import probe
+from sdatc_models import weights
+from sdatc_models.config import tiny
+from sdatc_models.restorer import RestoreOptions, Restorer
 from tests.conftest import write_clip
 from tests.e2e.failing import SHORT
 
@@ -102,9 +110,29 @@ def test_workers_that_die_and_work_that_goes_on_elsewhere(sdatc, makers, tmp_pat
     assert other.read_bytes() == one.read_bytes() and result["resumed_frames"] == frames
 
 
-def test_two_processes_take_up_the_work_of_one(sdatc, tmp_path, monkeypatch):
-    from sdatc_models.restorer import Restorer
+def broken_at_first(times: int, folder: Path, model: Path, device: torch.device, dtype: torch.dtype) -> Restorer:
+    """The networks; so many processes, which leave their mark in `folder`, are given ones that fail at work."""
+    restorer = weights.load(model, device, dtype)
+    (folder / str(os.getpid())).touch()
+    if len(list(folder.iterdir())) <= times:
+        del restorer.dcm
+    return restorer
 
+
+def test_a_stretch_that_fails_is_given_to_another_process_as_often_as_is_said(tiny_models, tmp_path):
+    """And not to the one that failed, which ends: that would be one try more gone."""
+    (tmp_path / "marks").mkdir()
+    load = partial(broken_at_first, parallel.RETRIES, tmp_path / "marks", tiny_models["still"])
+    job = Job(probe(write_clip(tmp_path / "in.mkv", frames=5)), tmp_path / "out.mp4", restore=RestoreOptions(steps=1))
+    terminal = output.Terminal(quiet=True)
+    crew = workers.WorkerCrew(job, load, [torch.device("cpu")], torch.float32)
+    assert parallel.upscale(job, crew, tiny(), terminal).frames == 5
+    told = [line for line in terminal.notices if "made again" in line]
+    assert len(told) == parallel.RETRIES and all("AttributeError on cpu" in line for line in told)
+    assert multiprocessing.active_children() == []
+
+
+def test_two_processes_take_up_the_work_of_one(sdatc, tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.mkv", frames=23)
     one, out = tmp_path / "one.mp4", tmp_path / "out.mp4"
     assert sdatc(source, one)[0] == 0
