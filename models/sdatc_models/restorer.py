@@ -110,6 +110,10 @@ class Restorer(nn.Module):
         image = plain + options.detail * amplify(image - plain, self.config.detail, self._told(clip, options))
         return correct(image, clip, options.color).clamp(0, 1)
 
+    def forget(self) -> None:
+        """Drops what was made of the last frames, which `restore` would use again. To be called when weights changed."""
+        self._recent = Recent(self.clip_length)
+
     def _told(self, clip: Tensor, options: RestoreOptions) -> Tensor:
         """The quantiser of each frame of a clip, (N,); NaN where it is not known."""
         return clip.new_full(clip.shape[:1], math.nan if options.quantiser is None else options.quantiser)

@@ -43,6 +43,7 @@ class SampleSheet:
     @torch.no_grad()
     def draw(self, restorer: Restorer) -> Tensor:
         """(3, height, width) in [0, 1]: a row for each clip's middle frame, enlarged | restored | true."""
+        restorer.forget()  # the pictures of the last sheet, which other weights made
         rows = []
         for lq, hr, quantiser in zip(self.batch.lq, self.batch.hr, self.batch.quantiser.tolist(), strict=True):
             middle = len(lq) // 2

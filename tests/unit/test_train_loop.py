@@ -16,6 +16,7 @@ from sdatc_cli.train import loop
 from sdatc_cli.train.batches import Batch, ClipSampler
 from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, learning_rate, read_checkpoint
 from sdatc_cli.train.run import StageName
+from sdatc_cli.train.samples import SampleSheet
 from tests.unit.train_helpers import (
     RECIPE,
     STAGES,
@@ -190,6 +191,19 @@ def test_the_loss_on_held_out_batches_is_that_of_the_averaged_weights(shards: Pa
     with torch.no_grad():
         errors = [(trainer.ema.module(b.lq[:, 0], b.quantiser) - b.hr[:, 0]).abs().mean().item() for b in held_out]
     assert found[4]["l1"] == pytest.approx(sum(errors) / 2, abs=1e-5)
+
+
+def test_a_sample_sheet_shows_the_weights_of_its_moment(shards: Path, tmp_path: Path) -> None:
+    """Not those of an earlier sheet, of the same clips by the same networks."""
+    restorer = make_stage("dcm", shards).net.restorer.eval()
+    sheet = SampleSheet(tmp_path, "dcm", ClipSampler(shards, 1, 2, 64, 0).load(0), 0.0, ignore)
+    before = sheet.draw(restorer)
+    with torch.no_grad():
+        for parameter in restorer.dcm.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.05)
+    after = sheet.draw(restorer)
+    assert torch.equal(before[..., :64], after[..., :64]) and torch.equal(before[..., 128:], after[..., 128:])
+    assert (before - after)[..., 64:128].abs().mean() > 1 / 255
 
 
 def test_limits_by_steps_by_time_and_by_whichever_comes_first() -> None:
