@@ -102,6 +102,7 @@ class Restorer(nn.Module):
             image = self._fused(self.decode(z_0, x_hr, options), searches, options)
         except Exception:
             self.unet.recordings.clear()  # a next try, with smaller tiles, shall have their memory
+            self.forget()  # and that of frames made with the larger ones, which it cannot use
             self._motion = Motion(self.clip_length)  # and make searches that failed again
             raise
         image = image[..., : height * self.scale, : width * self.scale]
@@ -111,7 +112,7 @@ class Restorer(nn.Module):
         return correct(image, clip, options.color).clamp(0, 1)
 
     def forget(self) -> None:
-        """Drops what was made of the last frames, which `restore` would use again. To be called when weights changed."""
+        """Drops what was made of the last frames, which `restore` would use again. For when weights change."""
         self._recent = Recent(self.clip_length)
 
     def _told(self, clip: Tensor, options: RestoreOptions) -> Tensor:

@@ -1,5 +1,7 @@
 """The whole restorer at its tiny size: sizes, clips, noise, tiles, determinism, colour."""
 
+import weakref
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -295,6 +297,20 @@ def test_a_motion_search_that_found_no_memory_is_made_again(restorer: Restorer, 
     with pytest.raises(MemoryError):
         restorer.restore(clip, range(3), QUICK)
     assert torch.equal(restorer.restore(clip, range(3), QUICK), lively(tiny()).restore(clip, range(3), QUICK))
+
+
+def test_nothing_of_a_clip_that_failed_is_kept(monkeypatch) -> None:
+    """Its memory is what the next try, with smaller tiles, may lack."""
+    restorer, made = lively(tiny()), []
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    restorer.dcm.register_forward_hook(lambda module, inputs, x_hr: made.append(weakref.ref(x_hr)))
+    monkeypatch.setattr(Restorer, "decode", refuse)
+    with suppress(MemoryError):
+        restorer.restore(pan(2, 16, 16), [0, 1], QUICK)
+    assert [x_hr() for x_hr in made] == [None, None]
 
 
 def test_frames_of_a_clip_learn_from_each_other() -> None:
