@@ -1,7 +1,7 @@
 """One video (image, folder) from a file to a file."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sdatc_cli import __version__
 from sdatc_cli.engine.join import check_room
-from sdatc_cli.engine.journal import VERSION, Journal, input_identity, work_folder
+from sdatc_cli.engine.journal import VERSION, Journal, Segment, input_identity, work_folder
 from sdatc_cli.engine.memory import Frugal, clip_bytes, free_bytes, peak_bytes, tile_bytes, tile_for
 from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
@@ -133,9 +133,9 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
     identity = identity_of(job)
     with ExitStack() as stack:
         reader = stack.enter_context(IsolatedReader(job.info, job.start, job.duration))
-        sink, lacks, stored, tile = open_sink(job, identity, stack, watcher.notice)
+        sink, lacks, stored, earlier = open_sink(job, identity, stack, watcher.notice)
         resumed = stored
-        network = frugal(load(), job, tile, watcher.notice)
+        network = frugal(load(), job, earlier, watcher.notice)
         watcher.progress(stored, total)
 
         def store(frame: Frame) -> None:
@@ -164,22 +164,22 @@ def upscale(job: Job, load: Callable[[], Restorer], watcher: Watcher) -> Result:
 
 def open_sink(
     job: Job, identity: dict[str, Any], stack: ExitStack, notice: Callable[[str], None]
-) -> tuple[MediaWriter | SegmentedVideo, Callable[[int], bool], int, int | None]:
-    """Where frames go; whether it lacks a frame, how many frames it has, and the tile they were made with.
+) -> tuple[MediaWriter | SegmentedVideo, Callable[[int], bool], int, Sequence[Segment]]:
+    """Where frames go; whether it lacks a frame, how many frames it has, and the stretches they are in.
 
     Raises UsageError or OutputError.
     """
     if not job.resumable:
         writer = MediaWriter(job.out, job.info, *job.size, job.encode, job.overwrite, job.start, job.duration)
-        return stack.enter_context(writer), lambda index: True, 0, None
+        return stack.enter_context(writer), lambda index: True, 0, ()
     journal = open_journal(job, identity, notice)
     try:
         sink = SegmentedVideo(journal, job.output)
     except BaseException:
         journal.abandon()
         raise
-    tile = journal.segments[-1].tile if journal.segments else None
-    return stack.enter_context(sink), lambda index: not sink.has(index), sink.stored, tile
+    earlier = tuple(journal.segments)
+    return stack.enter_context(sink), lambda index: not sink.has(index), sink.stored, earlier
 
 
 def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], None]) -> Journal:
@@ -198,15 +198,22 @@ def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], Non
     return journal
 
 
-def frugal(restorer: Restorer, job: Job, tile: int | None, notice: Callable[[str], None]) -> Frugal[Restorer]:
-    """The network with the tile that free memory allows, or that an earlier run ended with."""
-    options = job.restore
-    if tile is not None:
-        options = replace(options, tile=tile)
-    elif job.tile_auto:
-        tile = pick_tile(job, restorer.config, free_bytes(restorer.device), notice)
-        options = replace(options, tile=tile)
-    return Frugal(restorer, options, notice)
+def frugal(restorer: Restorer, job: Job, earlier: Sequence[Segment], notice: Callable[[str], None]) -> Frugal[Restorer]:
+    """The network with the tile that a run begins with."""
+    tile = first_tile(job, restorer.config, earlier, free_bytes(restorer.device), notice)
+    return Frugal(restorer, replace(job.restore, tile=tile), notice)
+
+
+def first_tile(
+    job: Job, config: ModelConfig, earlier: Sequence[Segment], free: int | None, notice: Callable[[str], None]
+) -> int | None:
+    """The tile that an earlier run ended with, else that of --tile, else the one that `free` bytes allow.
+
+    None for whole frames.
+    """
+    if earlier:
+        return earlier[-1].tile
+    return pick_tile(job, config, free, notice) if job.tile_auto else job.restore.tile
 
 
 def pick_tile(job: Job, config: ModelConfig, free: int | None, notice: Callable[[str], None]) -> int | None:

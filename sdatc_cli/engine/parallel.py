@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sdatc_cli.engine import stretch
 from sdatc_cli.engine.crew import Crew, Event, Failed, Finished, Lost, Notice, Progress
-from sdatc_cli.engine.job import Job, Result, Watcher, expected_frames, identity_of, open_journal, pick_tile
+from sdatc_cli.engine.job import Job, Result, Watcher, expected_frames, first_tile, identity_of, open_journal
 from sdatc_cli.engine.join import check_settings, join, record, trouble
 from sdatc_cli.engine.journal import Journal
 from sdatc_cli.engine.pipeline import Timing
@@ -91,7 +91,8 @@ class _Work:
         done = frozenset(segment.first // stretch.STRETCH for segment in self.journal.segments)
         with Scanner(job.info, job.start, job.duration, clock, stretch.STRETCH) as scanner, self.crew:
             began = time.perf_counter()
-            self.tile = self._first_tile()
+            earlier = self.journal.segments
+            self.tile = first_tile(job, self.config, earlier, self.crew.free, self.watcher.notice)
             self._hand_out(task for task in scanner if task.number not in done)
             self._seconds = time.perf_counter() - began
             return scanner.damage
@@ -148,14 +149,6 @@ class _Work:
             )
         self.watcher.notice(f"frames {task.first} to {last} are made again: {why}")
         self._again.append(task)
-
-    def _first_tile(self) -> int | None:
-        """The tile of an earlier run, of --tile, or what the free memory allows."""
-        if self.journal.segments:
-            return self.journal.segments[-1].tile
-        if not self.job.tile_auto:
-            return self.job.restore.tile
-        return pick_tile(self.job, self.config, self.crew.free, self.watcher.notice)
 
     def _stored(self) -> int:
         return sum(segment.frames for segment in self.journal.segments)

@@ -58,7 +58,7 @@ def before_after(
         if not frames:
             yield None
             continue
-        network = network or frugal(load(), job, None, watcher.notice)
+        network = network or frugal(load(), job, (), watcher.notice)
         restored = next(restore_frames(frames, network, job.scale)).image
         enlarged = cv2.resize(frames[0].image, restored.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         watcher.progress(number + 1, len(moments))

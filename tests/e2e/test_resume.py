@@ -65,6 +65,19 @@ def test_other_settings_or_another_input_start_anew_and_say_so(short_stretches, 
     assert result["resumed_frames"] == 0 and "the input has changed" in said and result["frames"] == 20
 
 
+def test_the_rest_is_restored_in_whole_frames_where_the_beginning_was(short_stretches, sdatc, tmp_path, monkeypatch):
+    """However little memory is free by then: the file is the same to the bit."""
+    source, out = write_clip(tmp_path / "in.mkv", frames=17, width=64), tmp_path / "out.mp4"
+    assert sdatc(source, tmp_path / "whole.mp4")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, KeyboardInterrupt())
+        assert sdatc(source, out)[0] == 130
+    monkeypatch.setattr("sdatc_cli.engine.job.free_bytes", lambda device: 1 << 20)
+    code, result, _ = sdatc(source, out)
+    assert code == 0 and result["resumed_frames"] >= SHORT and result["tile"] is None
+    assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
 def test_a_damaged_stretch_is_made_again(short_stretches, sdatc, tmp_path, monkeypatch):
     source, out = write_clip(tmp_path / "in.mkv", frames=23), tmp_path / "out.mp4"
     assert sdatc(source, tmp_path / "whole.mp4")[0] == 0
