@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from sdatc_cli.errors import DeviceError, InputError
+from sdatc_models.weights import sha256
 
 from .clips import (
     PHOTO_SUFFIXES,
@@ -75,15 +77,29 @@ class Part:
 def parts(sources: Sequence[Path], out: Path, plan: PreparePlan) -> list[Part]:
     """The shards to be made, a part of every source before the second one of any: what is there early is varied."""
     found: list[tuple[int, Part]] = []
-    for source in sources:
+    for source, identity in _identities(sources):
         windows = plan.per_photo if source.suffix.lower() in PHOTO_SUFFIXES else 0
         for first in range(0, max(windows, 1), SHARD_WINDOWS):
-            words = f"{source.name}:{source.stat().st_size}:{plan}:{first}"
+            words = f"{identity}:{plan}:{first}"
             digest = hashlib.sha256(words.encode()).digest()
             target = out / f"{source.stem}-{digest.hex()[:8]}.safetensors"
             seed = int.from_bytes(digest[:8], "big")
             found.append((first, Part(source, target, min(SHARD_WINDOWS, windows - first) if windows else 0, seed)))
     return [part for _, part in sorted(found, key=lambda numbered: numbered[0])]
+
+
+def _identities(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Each source with what tells it from the others, copies of a file once: its name and size, which stay when its
+    folder is moved, and where several share them, as frames of different films do, its content as well."""
+    seen: set[str] = set()
+    plain = {source: f"{source.name}:{source.stat().st_size}" for source in sources}
+    shared = Counter(plain.values())
+    for source, identity in plain.items():
+        if shared[identity] > 1:
+            identity += f":{sha256(source)}"
+        if identity not in seen:
+            seen.add(identity)
+            yield source, identity
 
 
 def clip_pairs(part: Part, plan: PreparePlan) -> list[ClipPair]:

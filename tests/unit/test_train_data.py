@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import hashlib
 import importlib.util
 import shutil
 from dataclasses import replace
@@ -68,6 +69,23 @@ def test_an_interrupted_preparation_is_taken_up(made: Path, tmp_path: Path) -> N
     assert prepare(photos, None, out, PLAN, ignore)[0] == 2
     assert kept.stat().st_mtime_ns == before
     assert len(open_shards(out)) == 2
+
+
+def test_different_photos_of_one_name_and_size_are_both_used(tmp_path: Path) -> None:
+    """And a copy is not, which would teach the same again; the shard of a name that stands alone stays as it was."""
+    photos, out = tmp_path / "photos", tmp_path / "shards"
+    for film, seed in (("a", 1), ("b", 2), ("copy of b", 2)):
+        (photos / film).mkdir(parents=True)
+        Image.fromarray(texture(520, 530, seed)).save(photos / film / "0001.bmp")
+    Image.fromarray(texture(520, 530, 3)).save(photos / "alone.bmp")
+    size = (photos / "alone.bmp").stat().st_size
+    assert prepare(photos, None, out, PLAN, ignore) == (3, [])
+    names = {path.name for path in out.iterdir()}
+    digest = hashlib.sha256(f"alone.bmp:{size}:{PLAN}:0".encode()).hexdigest()
+    assert len(names) == 3 and f"alone-{digest[:8]}.safetensors" in names
+    sources = sorted(photos.rglob("*.bmp"))
+    used = [str(part.source.relative_to(photos)) for part in parts(sources, out, PLAN)]
+    assert used == ["a/0001.bmp", "alone.bmp", "b/0001.bmp"]
 
 
 def test_several_processes_make_the_same_shards_in_parts(tmp_path: Path) -> None:
