@@ -39,6 +39,17 @@ def test_lanczos_agrees_with_pillow(n_in, n_out):
     np.testing.assert_allclose(lanczos_matrix(n_in, n_out).sum(1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(240, 320), (360, 480), (64, 65), (480, 1)])
+def test_reduction_by_bands_is_that_by_the_whole_matrix(size):
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 480, 640)
+    rows, columns = (torch.from_numpy(lanczos_matrix(*edges)).double() for edges in zip((480, 640), size, strict=True))
+    expected = (rows @ images.double() @ columns.T).clamp(0, 1)
+    found = reduce(images, *size)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(found, reduce(images, *size))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pixels_survive_the_way_to_the_network_and_back(dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (2, 9, 7, 3)).astype(dtype)
