@@ -120,7 +120,8 @@ def tile_for(free: int | None, frames: int, height: int, width: int, tile_bytes:
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be allocated on a device; None where the system does not say."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept from earlier work
+        return torch.cuda.mem_get_info(device)[0] + unused
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdatc_cli.engine.memory import free_bytes
 from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.media.read import Frame
 from sdatc_cli.train.loop import Limits
@@ -147,6 +148,15 @@ def test_every_stage_trains_on_a_card(stage, tiny_models, tmp_path):
     trainer = train_stage(plan, ignore, ignore)
     assert trainer.accelerator.device.type == "cuda" and trainer.step == 3
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 3
+
+
+def test_memory_that_earlier_work_left_is_free():
+    device = torch.device("cuda")
+    torch.cuda.empty_cache()
+    before = free_bytes(device)
+    torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    assert torch.cuda.memory_reserved(device) >= 1 << 30  # PyTorch keeps it for later
+    assert abs(free_bytes(device) - before) < 1 << 28  # other programs may be at work
 
 
 def test_the_command_runs_on_a_card(sdatc, tmp_path):
