@@ -97,7 +97,8 @@ class RayCluster:
         for node in nodes:
             with suppress(RayError):  # it has died meanwhile
                 findings[node["NodeID"]] = ray.get(asked[node["NodeID"]])
-        each = [free // self._slots(node) for node in nodes
+        # The tasks of a node share its memory, while each has a card of its own.
+        each = [free // (self._slots(node) if self.kind == "cpu" else 1) for node in nodes
                 if (free := findings.get(node["NodeID"], (None,))[0]) is not None]  # fmt: skip
         self.free = min(each, default=None)
         if dtype == "auto":  # one that every node computes in
