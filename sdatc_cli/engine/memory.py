@@ -24,6 +24,15 @@ BUFFER_BYTES = 300_000_000  # however small the clip
 FRAME_BYTES = 1_300  # of every LR pixel of a frame, whatever the tile: x_HR, the picture, its colours corrected
 TILE_BYTES = {"lite": 7_500, "base": 150_000}  # of every LR pixel of a frame inside a tile
 
+SIGNS = (  # of an allocator that found no memory, in the message of a RuntimeError
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cudnn_status_alloc",
+    "cublas_status_alloc_failed",
+    "unable to find an engine to execute this computation",  # cuDNN, of which each engine asks for memory of its own
+)
+
 
 class CanRestore(Protocol):
     """What the engine needs of a network."""
@@ -68,9 +77,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError) or host_memory_ran_out(error):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "cudnn_status_alloc")
-    )
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)
 
 
 def smaller_tile(tile: int | None, edge: int) -> int:
