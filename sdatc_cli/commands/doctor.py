@@ -56,6 +56,7 @@ def devices() -> list[dict[str, Any]]:
     """Every device torch can use, with its memory in bytes and the number formats it computes in."""
     import torch
 
+    from sdatc_cli.engine.device import card_computes_bf16
     from sdatc_cli.engine.memory import free_bytes
 
     found: list[dict[str, Any]] = [
@@ -67,13 +68,13 @@ def devices() -> list[dict[str, Any]]:
         }
     ]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        card = torch.device("cuda", index)
         found.append(
             {
-                "name": f"cuda:{index}",
-                "what": torch.cuda.get_device_name(index),
-                "free_bytes": free_bytes(torch.device("cuda", index)),
-                "dtypes": ["fp32", "fp16", *(["bf16"] if bf16 else [])],
+                "name": str(card),
+                "what": torch.cuda.get_device_name(card),
+                "free_bytes": free_bytes(card),
+                "dtypes": ["fp32", "fp16", *(["bf16"] if card_computes_bf16(card) else [])],
             }
         )
     if torch.backends.mps.is_available():

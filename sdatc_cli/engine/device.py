@@ -59,7 +59,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if cpu_computes_bf16() else torch.float32
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if card_computes_bf16(device) else torch.float16
+
+
+def card_computes_bf16(device: torch.device) -> bool:
+    """Whether a CUDA card has instructions for bf16; a machine may have cards of several generations."""
+    with torch.cuda.device(device):  # PyTorch answers for the current one
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def cpu_computes_bf16() -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from accelerate import PartialState
 
+from sdatc_cli.engine.device import card_computes_bf16
 from sdatc_cli.errors import DeviceError, InputError, ModelError, OutputError, UsageError
 from sdatc_models import weights
 from sdatc_models.config import ModelConfig, base, from_json, lite, to_json
@@ -66,7 +67,7 @@ def pick_precision(wanted: str) -> str:
         return wanted
     if not cuda:
         return "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if card_computes_bf16(torch.device("cuda")) else "fp16"
 
 
 def load_init(folder: Path) -> Restorer:
