@@ -123,6 +123,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "judge": unwrap(self.judge).state_dict() if self.judge is not None else None,
             "judge_optimizer": self.judge_optimizer.state_dict() if self.judge_optimizer is not None else None,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
         }
 
     def save(self) -> None:
@@ -157,6 +158,8 @@ class Trainer:
         if self.judge is not None and self.judge_optimizer is not None and state["judge"] is not None:
             unwrap(self.judge).load_state_dict(state["judge"])
             self.judge_optimizer.load_state_dict(state["judge_optimizer"])
+        if self.accelerator.scaler is not None and state.get("scaler") is not None:  # earlier versions stored none
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
         return True
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 from sdatc_cli.errors import ModelError, OutputError
@@ -87,6 +88,25 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(name: StageName, shards: 
     assert second.resume() and second.step == 4
     second.train(batches(second, shards), ignore)
     assert_same(contents(tmp_path / "cut"), contents(tmp_path / "whole"))
+
+
+def test_a_resumed_run_scales_its_loss_as_one_that_was_not_stopped(shards: Path, tmp_path: Path) -> None:
+    """fp16's scale grows on the way. accelerate makes a scaler on a GPU only; here the trainer is given the CPU's."""
+    limits = Limits(steps=4)
+
+    def trainer(run: str, limits: Limits) -> Trainer:
+        made = make_trainer(make_stage("dcm", shards), tmp_path / run, limits)
+        scaler = torch.amp.GradScaler("cpu", growth_interval=2)
+        made.accelerator.scaler = scaler
+        made.optimizer = AcceleratedOptimizer(made.optimizer.optimizer, scaler=scaler)
+        return made
+
+    whole, first, second = trainer("whole", limits), trainer("cut", Limits(steps=3)), trainer("cut", limits)
+    for part in (whole, first, second):
+        part.resume()
+        part.train(batches(part, shards), ignore)
+    assert_same(contents(tmp_path / "cut"), contents(tmp_path / "whole"))
+    assert contents(tmp_path / "cut")["scaler"]["scale"] == 4 * torch.amp.GradScaler("cpu").get_scale()
 
 
 def test_stop_ends_after_the_step_with_a_checkpoint(shards: Path, tmp_path: Path) -> None:
