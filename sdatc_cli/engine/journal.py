@@ -1,7 +1,8 @@
 """What is already done of a job, on disk, so that the same command goes on where it was stopped.
 
 A work folder `.NAME.sdatc` beside the output holds `journal.jsonl`, the finished stretches and a lock. The first line
-of XX stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
+of the journal says which input, settings and model the work belongs to; each further line is one finished stretch with
+its checksum. A stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
 ignored.
 """
 
