@@ -170,6 +170,7 @@ class Sdatc:
     def load(self) -> None:
         """Reads the weights; their checksums become part of `settings`. ModelError when they cannot be read."""
         from sdatc_cli.zoo.installed import find
+        from sdatc_models.untrained import pass_over_identities
         from sdatc_models.weights import WeightsError, load, read_config
 
         try:
@@ -187,6 +188,7 @@ class Sdatc:
             self.restorer = load(folder, self.torch_device, self.torch_dtype, **changed)
         except WeightsError as error:
             raise ModelError(str(error)) from error
+        pass_over_identities(self.restorer)  # as `sdatc upscale` does, whose time is to be measured
 
     def restore(self, job: Job) -> Iterator[tuple[int, np.ndarray]]:
         from sdatc_cli.engine.memory import Frugal

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdatc_cli.bench import methods
@@ -81,6 +82,21 @@ def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:
     found = list(method.restore(work))
     assert [index for index, _ in found] == list(range(6))
     assert all(np.array_equal(image, frame.image) for (_, image), frame in zip(found, wanted, strict=True))
+
+
+def test_sdatc_passes_over_what_upscale_passes_over(tiny_models: dict[str, Path]) -> None:
+    """The network is timed, and modules that were never trained take time for nothing."""
+    from sdatc_cli.commands.workshop import load_model
+
+    folder = str(tiny_models["still"])
+    method = methods.make("sdatc", folder, "cpu", "fp32")
+    assert isinstance(method, methods.Sdatc)
+    method.load()
+    idle, expected = (
+        [name for name, module in restorer.named_modules() if getattr(module, "idle", False)]
+        for restorer in (method.restorer, load_model(folder, torch.device("cpu"), torch.float32))
+    )
+    assert idle == expected != []
 
 
 @pytest.mark.parametrize("switch", ["dcm=off", "stam=off", "fusion=off", "prompt=none", "fidelity=0", "guidance=0"])
