@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdatc_cli.engine.job import Job, Result
+    from sdatc_cli.engine.ray_engine import RayCluster
 
 
 def on_devices(
@@ -38,8 +39,17 @@ def on_devices(
         return upscale(job, crew, model_config(model)[0], terminal)
 
 
+def ray_cluster(request: Request) -> "RayCluster":
+    """The cluster of a request, to be entered. UsageError without the package ray."""
+    try:
+        from sdatc_cli.engine.ray_engine import RayCluster
+    except ModuleNotFoundError as error:
+        raise UsageError("--engine ray needs the package ray: pip install 'sdatc[ray]'") from error
+    return RayCluster(request.address, request.device, request.dtype)
+
+
 def on_ray(
-    job: "Job", request: Request, checksums: dict[str, str], terminal: output.Terminal, label: str
+    job: "Job", model: str, cluster: "RayCluster", checksums: dict[str, str], terminal: output.Terminal, label: str
 ) -> "tuple[Result, dict[str, str]]":
     """Runs a job on a cluster; returns what came of it, and the devices and number format in words.
 
@@ -49,14 +59,8 @@ def on_ray(
     from sdatc_cli.engine.parallel import upscale
     from sdatc_cli.zoo.installed import embedded, find
 
-    try:
-        from sdatc_cli.engine.ray_engine import RayCluster
-    except ModuleNotFoundError as error:
-        raise UsageError("--engine ray needs the package ray: pip install 'sdatc[ray]'") from error
-    with RayCluster(request.address, request.device, request.dtype) as cluster:
-        how = {"device": f"{cluster.kind} ({cluster.nodes} Ray nodes)", "dtype": cluster.dtype}
-        job = job.made_by(checksums, cluster.kind, cluster.dtype)
-        with terminal.showing(label):
-            model = request.model if request.model in embedded() else str(find(request.model))
-            crew = cluster.crew(job, model, load_model)
-            return upscale(job, crew, model_config(request.model)[0], terminal), how
+    how = {"device": f"{cluster.kind} ({cluster.nodes} Ray nodes)", "dtype": cluster.dtype}
+    job = job.made_by(checksums, cluster.kind, cluster.dtype)
+    with terminal.showing(label):
+        crew = cluster.crew(job, model if model in embedded() else str(find(model)), load_model)
+        return upscale(job, crew, model_config(model)[0], terminal), how

@@ -2,7 +2,8 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
     encoding = [*(f"{name}={value}" for name, value in request.encode.options), *filter(None, [request.encode.pix_fmt])]
     if encoding and (out.suffix.lower() not in CONTAINERS or out.is_dir()):
         raise UsageError(f"{encoding[0]}: {show(out)} holds pictures, which no video encoder makes")
-    workshop = Workshop(request)
-    facts = workshop.restore(workshop.job(info, out, request.start, request.duration), terminal, "restoring")
+    with closing(Workshop(request)) as workshop:
+        facts = workshop.restore(workshop.job(info, out, request.start, request.duration), terminal, "restoring")
     if request.as_json:
         output.print_json(facts)
 
@@ -76,19 +77,33 @@ def restore_many(request: Request, tasks: list[Task], look: Callable[[Path], Med
 
     Raises typer.Exit with the code of the first failure; ModelError and Interrupted at once.
     """
-    workshop, plain = Workshop(request), output.Terminal(request.quiet)
-    results: list[dict[str, Any]] = []
+    plain = output.Terminal(request.quiet)
+    with closing(Workshop(request)) as workshop:
+        results = list(_results(workshop, tasks, look, plain))
+    counts = {state: sum(r["state"] == state for r in results) for state in ("restored", "skipped", "failed")}
+    plain.say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    if request.as_json:
+        output.print_json(counts | {"results": results})
+    codes = [result["exit_code"] for result in results if result["state"] == "failed"]
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+def _results(
+    workshop: Workshop, tasks: list[Task], look: Callable[[Path], MediaInfo], plain: output.Terminal
+) -> Iterator[dict[str, Any]]:
+    """The facts of each task for `--json`, those that failed included. ModelError and Interrupted."""
+    request, done = workshop.request, 0
     for number, task in enumerate(tasks, 1):
         names = {"input": str(task.source), "output": str(task.out)}
         if task.there:
             plain.say(f"{task.out}: exists already, skipped")
-            results.append(names | {"state": "skipped"})
+            yield names | {"state": "skipped"}
             continue
         try:
             label = f"restoring {output.one_line(task.out.name)} ({number} of {len(tasks)})"
-            results.append({"state": "restored"} | _restore_task(workshop, task, look, label))
+            restored = {"state": "restored"} | _restore_task(workshop, task, look, label)
         except (KeyboardInterrupt, Interrupted):
-            done = sum(result["state"] == "restored" for result in results)
             left = kept(task.out, request.work_dir)
             more = f"; finished outputs stay ({done}), --skip-existing leaves them out next time"
             more = more if done and not request.previews else ""
@@ -102,14 +117,10 @@ def restore_many(request: Request, tasks: list[Task], look: Callable[[Path], Med
             subject = show(task.out if request.previews else task.source)
             line = line if subject in line else f"{subject}: {line}"
             output.print_error(line)
-            results.append(names | {"state": "failed", "error": output.one_line(line), "exit_code": code})
-    counts = {state: sum(r["state"] == state for r in results) for state in ("restored", "skipped", "failed")}
-    plain.say(", ".join(f"{count} {state}" for state, count in counts.items()))
-    if request.as_json:
-        output.print_json(counts | {"results": results})
-    codes = [result["exit_code"] for result in results if result["state"] == "failed"]
-    if codes:
-        raise typer.Exit(codes[0])
+            yield names | {"state": "failed", "error": output.one_line(line), "exit_code": code}
+        else:
+            done += 1
+            yield restored
 
 
 def _restore_task(workshop: Workshop, task: Task, look: Callable[[Path], MediaInfo], label: str) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The networks of a command and what they run on; carries out one job and tells what it did."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdatc_cli import output
+from sdatc_cli.commands import engines
 from sdatc_cli.commands.request import Request
 from sdatc_cli.errors import Interrupted, ModelError
 from sdatc_cli.media import isolated
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     import torch
 
     from sdatc_cli.engine.job import Job, Result
+    from sdatc_cli.engine.ray_engine import RayCluster
     from sdatc_models.config import ModelConfig
     from sdatc_models.restorer import Restorer
 
 
 class Workshop:
-    """Carries out jobs of one request. The networks are loaded when the first job needs them, once."""
+    """Carries out jobs of one request. The networks are loaded when the first job needs them, once; so is a cluster
+    joined, which is left by `close`."""
 
     def __init__(self, request: Request) -> None:
         """Raises UsageError or DeviceError for the device, ModelError when there is no such model."""
@@ -31,6 +35,7 @@ class Workshop:
         self.request = request
         self._config, self._checksums = model_config(request.model)
         self._quantisers: dict[Path, float | None] = {}
+        self._open = ExitStack()
         self._devices = pick_devices(request.device) if request.engine == "local" else []  # a cluster picks its own
         if self._devices:
             self._dtype = pick_dtype(request.dtype, self._devices[0])
@@ -40,6 +45,15 @@ class Workshop:
     def restorer(self) -> "Restorer":
         """The networks. ModelError."""
         return load_model(self.request.model, self._devices[0], self._dtype)
+
+    @cached_property
+    def _cluster(self) -> "RayCluster":
+        """The cluster, whose tasks keep the networks as long as we are on it. UsageError, DeviceError."""
+        return self._open.enter_context(engines.ray_cluster(self.request))
+
+    def close(self) -> None:
+        """Leaves the cluster, if there is one; until then stdout is out of reach."""
+        self._open.close()
 
     def job(self, info: MediaInfo, out: Path, start: float | None, duration: float | None) -> "Job":
         """One output of the request."""
@@ -75,11 +89,10 @@ class Workshop:
 
     def _carry_out(self, job: "Job", terminal: output.Terminal, label: str) -> "tuple[Result, dict[str, str]]":
         """What came of a job, and the device and number format in words."""
-        from sdatc_cli.commands import engines
         from sdatc_cli.engine import job as single
 
         if not self._devices:
-            return engines.on_ray(job, self.request, self._checksums, terminal, label)
+            return engines.on_ray(job, self.request.model, self._cluster, self._checksums, terminal, label)
         job = job.made_by(self._checksums, self._devices[0].type, self.how["dtype"])
         if len(self._devices) > 1:
             return engines.on_devices(job, self.request.model, self._devices, self._dtype, terminal, label), self.how

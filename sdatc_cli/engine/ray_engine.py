@@ -183,6 +183,7 @@ class RayCrew:
         with suppress(RayError):
             for reference in self._running:
                 ray.cancel(reference, force=True)
+            ray.kill(self._mailbox)
             if self._order.input or self._order.model:
                 self._clear()
 

@@ -140,7 +140,7 @@ def _make(order: Order, info: MediaInfo, restorer: Restorer, task: Task, tile: i
 
 
 _inputs: dict[str, MediaInfo] = {}  # of this process, by token
-_restorers: dict[str, Restorer] = {}  # likewise
+_restorers: dict[Any, Restorer] = {}  # by what they are, for they serve all files of a batch
 
 
 def _input(order: Order) -> MediaInfo:
@@ -167,7 +167,8 @@ def _sees(info: MediaInfo, identity: dict[str, Any]) -> bool:
 
 def _restorer(order: Order) -> Restorer:
     """The networks on this node's device."""
-    if order.token not in _restorers:
+    key = order.model_name, tuple(order.checksums.items()), order.kind, order.dtype
+    if key not in _restorers:
         try:
             folder = weights.folder_of(order.model_name)
             here = weights.read_config(folder)[1] == order.checksums
@@ -175,8 +176,8 @@ def _restorer(order: Order) -> Restorer:
             here = False
         model = order.model_name if here else str(_fetched("model", order))
         _restorers.clear()
-        _restorers[order.token] = order.load(model, torch.device(order.kind), order.dtype)
-    return _restorers[order.token]
+        _restorers[key] = order.load(model, torch.device(order.kind), order.dtype)
+    return _restorers[key]
 
 
 def _folder(token: str) -> Path:

@@ -1,16 +1,26 @@
 """`--engine ray` on a real cluster of two nodes on this machine: the same file, whoever sees what, whoever dies."""
 
+import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from sdatc_cli.app import run
+from sdatc_cli.commands.workshop import load_model
 from sdatc_cli.engine import journal, parallel
+from sdatc_cli.engine.job import Job
+from sdatc_cli.media.probe import probe
+from sdatc_models import weights
 from tests.conftest import write_clip
 from tests.e2e.failing import SHORT, stop_at
 
 ray = pytest.importorskip("ray", reason="needs the package ray: pip install 'sdatc[ray]'")
+
+from sdatc_cli.engine import ray_engine, ray_task  # noqa: E402
 
 STORE = 100 << 20  # bytes of each node's object store
 
@@ -78,6 +88,29 @@ def test_a_node_that_dies_in_the_middle(cluster, second_node, sdatc, tmp_path, m
     assert code == 0, said
     assert result["device"] == "cpu (2 Ray nodes)" and sorted(finished) == list(range(0, 60, SHORT))
     assert out.read_bytes() == one.read_bytes()
+
+
+def test_a_batch_joins_the_cluster_once(cluster, tiny_models, tmp_path, monkeypatch, capfd):
+    """Its processes, and the networks in them, end with the connection."""
+    joined, real = [], ray_engine._connect
+    monkeypatch.setattr(ray_engine, "_connect", lambda address: joined.append(address) or real(address))
+    sources = [write_clip(tmp_path / name, frames=7) for name in ("a.mkv", "b.mkv")]
+    (tmp_path / "broken.mkv").write_text("no video")
+    words = ["--model", tiny_models["still"], "--steps", 1, "--engine", "ray", "--address", cluster.address, "--json"]
+    assert run([*map(str, ["upscale", *sources, tmp_path / "broken.mkv", "-o", tmp_path / "out", *words])]) == 3
+    told = json.loads(capfd.readouterr().out)
+    assert (told["restored"], told["failed"]) == (2, 1) and joined == [cluster.address]
+    assert all((tmp_path / "out" / source.name).is_file() for source in sources) and not ray.is_initialized()
+
+
+def test_a_process_keeps_its_networks_from_file_to_file(tiny_models, tmp_path):
+    job = Job(probe(write_clip(tmp_path / "in.mkv", frames=1)), tmp_path / "out.mp4")
+    model = tiny_models["still"]
+    checksums = weights.read_config(model)[1]
+    order = ray_task.Order(job, {}, str(model), checksums, load_model, "cpu", torch.float32, 1, 1, "first", None)
+    restorer = ray_task._restorer(order)
+    assert ray_task._restorer(replace(order, token="second")) is restorer
+    assert ray_task._restorer(replace(order, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_what_cannot_be_is_said_in_one_line(cluster, sdatc, tmp_path):
