@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av.error
 import numpy as np
+from av.codec import Codec
 from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
@@ -46,6 +47,12 @@ _STEPS["av1"] = _STEPS["vp9"]
 # With the same steps these codecs leave less damage than H.264, or such that is better not sharpened: `lite`, which
 # learnt from H.264, came nearest to the original when it was told so much less (measured, see its card).
 BETTER = {"hevc": 5, "vp9": 4, "mjpeg": 3, "av1": 2, "vp8": 0}
+
+# Of files that round nothing, or little. Their pictures may have been compressed before, but seldom coarsely; what was
+# never compressed `lite` restores far better so than when it is told nothing (measured, see its card).
+FINE = 20.0
+_LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"})
+_FINE_CODECS = frozenset({"prores", "dnxhd", "cfhd"})
 
 
 def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
@@ -104,7 +111,8 @@ def run_quantiser(values: Sequence[float | None]) -> float | None:
 
 
 def file_quantiser(info: MediaInfo) -> float | None:
-    """One number for a whole input: the median over a few places of it. None where it is not known.
+    """One number for a whole input: the median over a few places of it. FINE for lossless files and studios' codecs,
+    None where it is not known.
 
     One number and not one a frame: what is restored by it must not change from frame to frame. InputError when the
     input cannot be opened any more.
@@ -138,11 +146,24 @@ def file_quantiser(info: MediaInfo) -> float | None:
             if value is None:
                 break
             found.append(value)
-    return statistics.median(found) if found else None
+    return statistics.median(found) if found else _of_kind(stream.codec)
 
 
 def pictures_quantiser(pictures: Sequence[Path | BytesIO]) -> float | None:
-    """One number for JPEG files that belong together: the median. None where one of them is of another kind."""
-    steps = [jpeg_step(picture) for picture in pictures]
-    known = [step for step in steps if step is not None]
-    return _of_coded("mjpeg", statistics.median(known)) if len(known) == len(steps) > 0 else None
+    """One number for picture files that belong together: the median. None where one of them does not tell."""
+    values = [_of_picture(picture) for picture in pictures]
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if len(known) == len(values) > 0 else None
+
+
+def _of_picture(picture: Path | BytesIO) -> float | None:
+    step = jpeg_step(picture)
+    if step is not None:
+        return _of_coded("mjpeg", step)
+    return FINE if isinstance(picture, Path) and picture.suffix.lower() in _LOSSLESS else None
+
+
+def _of_kind(codec: Codec) -> float | None:
+    """What is to be taken for true of a codec that does not tell."""
+    exact = codec.lossless and not codec.lossy and codec.canonical_name != "gif"  # whose few colours are a loss
+    return FINE if exact or codec.canonical_name in _FINE_CODECS else None

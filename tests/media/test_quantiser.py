@@ -15,14 +15,14 @@ from sdatc_cli.media import isolated
 from sdatc_cli.media.headers import PictureHeaders
 from sdatc_cli.media.images import write_image
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import BETTER, OPTIONS, file_quantiser, frame_quantiser, run_quantiser
+from sdatc_cli.media.quantiser import BETTER, FINE, OPTIONS, file_quantiser, frame_quantiser, run_quantiser
 from tests.media.clips import footage, write_video
 
 CONSTANT = "qp={}:ipratio=1:pbratio=1"  # the same for I-, P- and B-frames
 
 
-def encoded(path: Path, codec: str, frames: int = 12, **options: str) -> Path:
-    return write_video(path, footage(frames, 96, 64), codec=codec, options=options)
+def encoded(path: Path, codec: str, frames: int = 12, pix_fmt: str = "yuv420p", **options: str) -> Path:
+    return write_video(path, footage(frames, 96, 64), codec=codec, pix_fmt=pix_fmt, options=options)
 
 
 def quantisers(path: Path, bit_depth: int = 8) -> list[float | None]:
@@ -172,9 +172,13 @@ def test_a_jpeg_counts_by_its_lower_frequencies(tmp_path: Path) -> None:
     assert file_quantiser(probe(picture)) == pytest.approx(expected)
 
 
-def test_numbered_frames_that_are_not_all_jpeg_tell_nothing(tmp_path: Path) -> None:
-    jpeg(tmp_path / "1.jpg", 16)
+def test_numbered_frames_of_several_kinds_count_together(tmp_path: Path) -> None:
+    """A lossless one as one that was compressed finely; one that cannot tell keeps all from telling."""
+    jpeg(tmp_path / "1.jpg", 60)
+    told = file_quantiser(probe(tmp_path))
     write_image(tmp_path / "2.png", np.zeros((64, 96, 3), np.uint8))
+    assert told is not None and file_quantiser(probe(tmp_path)) == pytest.approx((told + FINE) / 2)
+    write_image(tmp_path / "3.webp", np.zeros((64, 96, 3), np.uint8))
     assert file_quantiser(probe(tmp_path)) is None
 
 
@@ -190,12 +194,24 @@ def test_broken_motion_jpeg_tells_what_it_can(tmp_path: Path) -> None:
     assert whole is not None and file_quantiser(probe(path)) == pytest.approx(whole, abs=2)
 
 
-def test_what_is_not_told_is_not_known(tmp_path: Path) -> None:
-    lossless = write_video(tmp_path / "in.mkv", footage(3, 96, 64), codec="ffv1")
-    picture = tmp_path / "in.png"
+@pytest.mark.parametrize(
+    "name, codec, pix_fmt",
+    [("in.mkv", "ffv1", "yuv420p"), ("in.avi", "huffyuv", "yuv422p"), ("in.mov", "prores_ks", "yuv422p10le")],
+)
+def test_what_was_kept_whole_counts_as_finely_compressed(name: str, codec: str, pix_fmt: str, tmp_path: Path) -> None:
+    assert file_quantiser(probe(encoded(tmp_path / name, codec, pix_fmt=pix_fmt))) == FINE
+    picture = tmp_path / "in.tif"
     write_image(picture, np.zeros((32, 32, 3), np.uint8))
-    assert [file_quantiser(probe(path)) for path in (lossless, picture)] == [None, None]
-    assert set(quantisers(lossless)) == {None}
+    assert file_quantiser(probe(picture)) == FINE
+
+
+def test_what_is_not_told_is_not_known(tmp_path: Path) -> None:
+    animation = write_video(tmp_path / "in.gif", footage(3, 96, 64), codec="gif", pix_fmt="rgb8")
+    theirs = encoded(tmp_path / "in.avi", "cinepak", 3, pix_fmt="rgb24")
+    picture = tmp_path / "in.webp"
+    write_image(picture, np.zeros((32, 32, 3), np.uint8))
+    assert [file_quantiser(probe(path)) for path in (animation, theirs, picture)] == [None] * 3
+    assert set(quantisers(theirs)) == {None}
 
 
 def test_a_run_counts_by_its_finest_frames_and_not_by_copies() -> None:
