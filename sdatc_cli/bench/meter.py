@@ -51,6 +51,7 @@ class Meter:
         if self.device.startswith("cuda"):
             import torch
 
+            torch.cuda.empty_cache()  # of what an earlier method left
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:
@@ -62,7 +63,7 @@ class Meter:
         if self.device.startswith("cuda"):
             import torch
 
-            return torch.cuda.max_memory_allocated(self.device)
+            return torch.cuda.max_memory_reserved(self.device)  # with what CUDA graphs hold
         try:
             line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
             return int(line.split()[1]) * 1024

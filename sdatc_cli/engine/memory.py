@@ -139,7 +139,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def peak_bytes(device: torch.device) -> dict[str, int]:
-    """The most memory this process held so far: {"host": bytes, "device": bytes (CUDA only)}."""
+    """The most memory this process held so far: {"host": bytes, "device": bytes (CUDA only, with that of graphs)}."""
     peak = {}
     try:
         import resource
@@ -149,5 +149,5 @@ def peak_bytes(device: torch.device) -> dict[str, int]:
         unit = 1 if sys.platform == "darwin" else 1024
         peak["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if device.type == "cuda":
-        peak["device"] = torch.cuda.max_memory_allocated(device)
+        peak["device"] = torch.cuda.max_memory_reserved(device)
     return peak
