@@ -39,28 +39,37 @@ class SoundConverter:
             context.format = ("s32" if source.format.name in _FINE else "s16") + planar
         if codec in ("aac", "libopus"):
             context.bit_rate = _BITS_PER_CHANNEL * source.layout.nb_channels
-        context.time_base = self._base = Fraction(1, rate)
+        context.time_base = Fraction(1, rate)
         context.open(strict=False)
         self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size or None)
-        self._next = 0
+        self._tick: Fraction = stream.time_base or Fraction(1, rate)
+        self._next: int | None = None
 
     def convert(self, packet: Packet) -> list[Packet]:
         """Packets in the other codec that are ready after this one.
 
         Raises av.error.FFmpegError.
         """
-        return [ready for frame in packet.decode() for ready in self._encode(frame)]
+        return [ready for frame in packet.decode() for ready in self._encode(self._counted(frame))]
 
     def finish(self) -> list[Packet]:
         """The last packets."""
-        return [*self._encode(None), *self._encoded(None)]
+        return [*self._encode(None), *self.stream.codec_context.encode(None)]
 
     def _encode(self, frame: Any) -> list[Packet]:
-        return [ready for whole in self._resampler.resample(frame) for ready in self._encoded(whole)]
+        return [ready for whole in self._resampler.resample(frame) for ready in self.stream.codec_context.encode(whole)]
 
-    def _encoded(self, frame: Any) -> list[Packet]:
-        if frame is not None:
-            if frame.pts is None or frame.pts < self._next:  # the decoder lost count: go on behind the last sample
-                frame.pts, frame.time_base = self._next, self._base
-            self._next = frame.pts + frame.samples
-        return self.stream.codec_context.encode(frame)
+    def _counted(self, frame: Any) -> Any:
+        """The frame with its time counted in samples, the clock of all that follows: the input's may be coarser.
+
+        Frames that lie within a tick of their place, or before it, go on behind the last sample.
+        """
+        per_tick = self._tick * frame.sample_rate
+        at = None if frame.pts is None else round(frame.pts * per_tick)
+        if self._next is None:
+            self._next = at or 0
+        elif at is not None and at - self._next > per_tick:
+            self._next = at
+        frame.pts, frame.time_base = self._next, Fraction(1, frame.sample_rate)
+        self._next += frame.samples
+        return frame

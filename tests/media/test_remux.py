@@ -202,3 +202,35 @@ def waves(container) -> np.ndarray:
     stream = container.streams.audio[-1]
     frames = [f for frame in container.decode(stream) for f in to_plain.resample(frame)]
     return np.concatenate([f.to_ndarray()[0] for f in [*frames, *to_plain.resample(None)]])
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "ending"),
+    [("a.mkv", "flac", "webm"), ("a.mkv", "pcm_alaw", "mkv"), ("a.avi", "adpcm_ms", "mkv"), ("a.mkv", "wavpack", "mov"),
+     ("a.mkv", "libvorbis", "ts")],
+)  # fmt: skip
+def test_converted_sound_keeps_its_times(source, codec, ending, rich_mkv, tmp_path, ffmpeg):
+    """The decoder delivers what the encoder takes: nothing in between puts the clock of the file right. Half a second
+    of silence that is not in the file stays a hole."""
+    old, new = tmp_path / source, tmp_path / f"out.{ending}"
+    hole = [] if source.endswith("avi") else ["-af", "aselect='not(between(t,0.5,1))'"]
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", "sine=440:r=48000:d=1.44", "-map", "0:v:0", "-map", "1", *hole,
+           "-c:v", "mpeg4", "-c:a", codec, "-ac", "2", old)  # fmt: skip
+    convert(old, new, EncodeOptions("libvpx-vp9") if ending == "webm" else FAST)
+    stretches = heard(new)
+    assert len(stretches) == (2 if hole else 1)
+    for before, after in zip(heard(old), stretches, strict=True):
+        assert np.allclose(before, after, atol=0.1)  # within a packet of ALAC
+
+
+def heard(path: Path) -> list[tuple[float, float]]:
+    """Begin and end of each stretch of the first sound track without a hole, in seconds."""
+    stretches: list[tuple[float, float]] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            begin, end = frame.time, frame.time + frame.samples / frame.sample_rate
+            if stretches and begin - stretches[-1][1] < 0.1:
+                stretches[-1] = stretches[-1][0], end
+            else:
+                stretches.append((begin, end))
+    return stretches
