@@ -17,7 +17,7 @@ from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import demux, one_line, open_input, pass_over_others
 from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
-from sdatc_cli.media.sound import SoundConverter, sound_codec
+from sdatc_cli.media.sound import SoundConverter, channel_layout, sound_codec
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one.
@@ -41,7 +41,9 @@ def live_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def can_hold(stream: Stream, container: str) -> bool:
-    """Whether a container takes a stream as it is, found by writing the header of a file with it alone."""
+    """Whether a container takes a stream as it is, found by writing the header of a file with it alone; PCM wants a
+    packet and the end as well, for MP4 looks at its channels no sooner.
+    """
     info = stream_info(stream)
     if (info.cover and container not in _COVERS) or (info.kind == "attachment" and container != "matroska"):
         return False
@@ -50,8 +52,11 @@ def can_hold(stream: Stream, container: str) -> bool:
     try:
         scratch = av.open(BytesIO(), "w", format=container)
         try:
-            _add(scratch, stream)
+            copy = _add(scratch, stream)
             scratch.start_encoding()
+            if info.codec.startswith("pcm_"):
+                scratch.mux(_moment(copy))
+                scratch.close()
         finally:
             with contextlib.suppress(av.error.FFmpegError, ValueError):
                 scratch.close()
@@ -60,11 +65,21 @@ def can_hold(stream: Stream, container: str) -> bool:
     return True
 
 
+def _moment(copy: Any) -> Packet:
+    """The shortest packet of PCM that holds whole samples of all sizes, 1 to 4 and 8 bytes."""
+    packet = Packet(bytes(24 * copy.codec_context.layout.nb_channels))
+    packet.stream, packet.time_base = copy, copy.time_base
+    packet.pts = packet.dts = 0
+    return packet
+
+
 def _add(output: OutputContainer, stream: Stream) -> Stream:
     if isinstance(stream, AttachmentStream):
         name, mime = stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream"
         return output.add_attachment(name, mime, stream.data)
     copy: Any = output.add_stream_from_template(stream, opaque=True)  # type: ignore[arg-type]
+    if stream.type == "audio":
+        copy.codec_context.layout = channel_layout(stream.codec_context)
     return _label(copy, stream, output.format.name)
 
 

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from typing import Any
 
+from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from av.packet import Packet
@@ -20,6 +21,20 @@ def sound_codec(stream: Stream, container: str) -> str | None:
     if stream.type != "audio" or stream.codec_context is None:
         return None
     return _CODECS.get(container)
+
+
+def channel_layout(context: Any) -> str:
+    """The layout of a decoder's channels; the usual one where the file says only how many there are, as AVI does.
+
+    There may be none for such a number: "9 channels" then.
+    """
+    layout = context.layout
+    if layout.name != f"{layout.nb_channels} channels":
+        return layout.name
+    try:
+        return AudioLayout(f"{layout.nb_channels}c").name
+    except ValueError:
+        return layout.name
 
 
 class SoundConverter:

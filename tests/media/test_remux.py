@@ -234,3 +234,21 @@ def heard(path: Path) -> list[tuple[float, float]]:
             else:
                 stretches.append((begin, end))
     return stretches
+
+
+@pytest.mark.parametrize(("channels", "layout"), [(2, "stereo"), (6, "5.1"), (9, None)])
+@pytest.mark.parametrize("ending", ["avi", "mkv"])
+def test_pcm_without_a_channel_layout_fits_into_an_mp4(ending, channels, layout, rich_mkv, tmp_path, ffmpeg):
+    """Nine channels have no usual layout: that is found before the work, not in the trailer."""
+    old, new = tmp_path / f"a.{ending}", tmp_path / "out.mp4"
+    waves = "|".join(["sin(t)"] * channels)
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", f"aevalsrc={waves}:d=1.44:s=8000", "-map", "0:v:0", "-map", "1",
+           "-c:v", "mpeg4", "-c:a", "pcm_s16le", old)  # fmt: skip
+    _, notices = convert(old, new)
+    if layout is None:
+        assert any("left out: mp4 cannot hold it" in n for n in notices), notices
+        assert "audio" not in [p.kind for p in take_apart(new)]
+        return
+    assert b"".join(d for _, d in take_apart(new)[1].packets) == b"".join(d for _, d in take_apart(old)[1].packets)
+    with av.open(str(new)) as container:
+        assert container.streams.audio[0].codec_context.layout.name == layout
