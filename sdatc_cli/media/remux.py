@@ -1,6 +1,7 @@
 """Copies everything but the restored video from the input into the output, packet by packet."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -32,7 +33,14 @@ _COVERS = {"matroska", "mp4"}  # MOV would silently drop them
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp", "tiff": "image/tiff",
              "webp": "image/webp"}  # fmt: skip
 _QUICKTIME_LANGUAGES = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb"}
+_EQUAL_TIMES = 0x20000  # AVFMT_TS_NONSTRICT: packets may stand at the same time, as TrueHD's do in Matroska
 _LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
+
+
+def _ticks(time: int, base: Fraction, tick: Fraction) -> int:
+    """A time in another clock, rounded as FFmpeg does it: halves away from zero."""
+    exact = abs(time) * base / tick
+    return math.floor(exact + Fraction(1, 2)) * (-1 if time < 0 else 1)
 
 
 def live_tags(metadata: dict[str, str]) -> dict[str, str]:
@@ -114,6 +122,7 @@ class StreamCopier:
         self._copies: dict[int, Stream] = {}
         self._converters: dict[int, TextConverter | SoundConverter] = {}
         self._last_dts: dict[int, int] = {}
+        self._ticks: dict[int, int] = {}  # of the output's clock, from where on the next packet may stand
         self._failed: dict[int, int] = {}
         self._packets: Iterator[Packet] = iter(())
         self._held: Packet | None = None
@@ -265,11 +274,25 @@ class StreamCopier:
             packet.dts -= shift
         else:
             packet.dts = self._decoding_time(packet, last)
-        if last is not None and packet.dts <= last and packet.stream.type != "subtitle":
-            packet.dts = last + 1
+        self._last_dts[index] = packet.dts
+        if index not in self._converters and packet.stream.type != "subtitle":
+            self._advance(packet, index)
         if packet.pts is None or packet.pts < packet.dts:
             packet.pts = packet.dts
-        self._last_dts[index] = packet.dts
+
+    def _advance(self, packet: Packet, index: int) -> None:
+        """Moves a packet that lies before or upon its predecessor, by as little as the container can tell apart; those
+        that follow stay where they are.
+        """
+        assert self._output is not None and packet.dts is not None
+        tick = self._copies[index].time_base or packet.time_base
+        dts, least = _ticks(packet.dts, packet.time_base, tick), self._ticks.get(index)
+        if least is not None and dts < least:
+            packet.duration = _ticks(packet.duration or 0, packet.time_base, tick)
+            packet.pts = None if packet.pts is None else _ticks(packet.pts, packet.time_base, tick)
+            packet.dts, packet.time_base = least, tick
+        equal = packet.stream.type == "audio" and self._output.format.flags & _EQUAL_TIMES
+        self._ticks[index] = (dts if least is None else max(dts, least)) + (0 if equal else 1)
 
     def _decoding_time(self, packet: Packet, last: int | None) -> int:
         """When to decode a packet that does not say: in order, and for reordered video ahead of its display."""
@@ -280,5 +303,5 @@ class StreamCopier:
             ahead = packet.pts - stream.codec_context.reorder_depth * step
             return ahead if last is None else min(last + step, max(packet.pts, last + 1))
         if packet.pts is not None:
-            return packet.pts if last is None else max(packet.pts, last + 1)
+            return packet.pts
         return 0 if last is None else last + step

@@ -252,3 +252,16 @@ def test_pcm_without_a_channel_layout_fits_into_an_mp4(ending, channels, layout,
     assert b"".join(d for _, d in take_apart(new)[1].packets) == b"".join(d for _, d in take_apart(old)[1].packets)
     with av.open(str(new)) as container:
         assert container.streams.audio[0].codec_context.layout.name == layout
+
+
+@pytest.mark.parametrize("ending", ["mkv", "ts"])
+def test_sound_whose_packets_are_shorter_than_a_tick_keeps_its_speed(ending, rich_mkv, tmp_path, ffmpeg):
+    """TrueHD's last 0.83 ms, Matroska counts in whole ones: some begin at the same time."""
+    old, new = tmp_path / "a.mkv", tmp_path / f"out.{ending}"
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", "sine=440:r=48000:d=1.44", "-map", "0:v:0", "-map", "1",
+           "-c:v", "copy", "-c:a", "truehd", "-strict", "-2", "-ac", "2", old)  # fmt: skip
+    convert(old, new)
+    before, after = (take_apart(path)[1].packets for path in (old, new))
+    assert len({t for t, _ in before}) < len(before)
+    assert [d for _, d in after] == [d for _, d in before]
+    assert max(abs(a - b) for (a, _), (b, _) in zip(after, before, strict=True)) < Fraction(1, 1000)
