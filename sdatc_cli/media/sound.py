@@ -1,10 +1,14 @@
 """Sound from one codec to another, only where the output's container cannot hold it as it is."""
 
+import contextlib
 from fractions import Fraction
 from typing import Any
 
+import av.error
 from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
+from av.codec.codec import Codec
+from av.codec.context import CodecContext
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -21,6 +25,33 @@ def sound_codec(stream: Stream, container: str) -> str | None:
     if stream.type != "audio" or stream.codec_context is None:
         return None
     return _CODECS.get(container)
+
+
+def _set_up(context: Any, source: Any, rate: int, layout: str) -> None:
+    """Open an encoder for what a decoder delivers. Raises av.error.FFmpegError."""
+    codec = context.name
+    context.sample_rate, context.layout = rate, layout
+    if codec in ("flac", "alac"):
+        planar = "p" if codec == "alac" else ""
+        context.format = ("s32" if source.format.name in _FINE else "s16") + planar
+    else:
+        context.format = context.codec.audio_formats[0]
+    if codec in ("aac", "libopus"):
+        context.bit_rate = _BITS_PER_CHANNEL * source.layout.nb_channels
+    context.time_base = Fraction(1, rate)
+    context.open(strict=False)
+
+
+def _taken_layout(codec: str, source: Any, rate: int, layout: str) -> str:
+    """The layout that an encoder takes: `layout`, else one with the speakers behind instead of beside the listener,
+    else the usual one of that many channels. Raises ValueError for none.
+    """
+    for name in dict.fromkeys([layout, layout.replace("(side)", ""), f"{source.layout.nb_channels}c"]):
+        with contextlib.suppress(av.error.FFmpegError, ValueError):
+            trial: Any = CodecContext.create(codec, "w")
+            _set_up(trial, source, rate, name)
+            return name
+    raise ValueError(f"{codec} takes no sound of {source.layout.nb_channels} channels")
 
 
 def channel_layout(context: Any) -> str:
@@ -45,17 +76,16 @@ class SoundConverter:
         source: Any = stream.codec_context
         if not source.sample_rate or not source.layout.nb_channels:
             raise ValueError("sound without a rate or channels")
-        rate = 48_000 if codec == "libopus" else source.sample_rate
+        rates = Codec(codec, "w").audio_rates
+        fits = codec != "libopus" and (not rates or source.sample_rate in rates)
+        rate = source.sample_rate if fits else 48_000
+        layout = channel_layout(source)
+        if layout != source.layout.name:
+            source.layout = layout  # else frames come out with nameless channels, that nothing can be made of
+        layout = _taken_layout(codec, source, rate, layout)
         self.stream: Any = output.add_stream(codec, rate=rate)
         context = self.stream.codec_context
-        context.layout = source.layout.name
-        if codec in ("flac", "alac"):
-            planar = "p" if codec == "alac" else ""
-            context.format = ("s32" if source.format.name in _FINE else "s16") + planar
-        if codec in ("aac", "libopus"):
-            context.bit_rate = _BITS_PER_CHANNEL * source.layout.nb_channels
-        context.time_base = Fraction(1, rate)
-        context.open(strict=False)
+        _set_up(context, source, rate, layout)
         self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size or None)
         self._tick: Fraction = stream.time_base or Fraction(1, rate)
         self._next: int | None = None

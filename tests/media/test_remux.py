@@ -265,3 +265,26 @@ def test_sound_whose_packets_are_shorter_than_a_tick_keeps_its_speed(ending, ric
     assert len({t for t, _ in before}) < len(before)
     assert [d for _, d in after] == [d for _, d in before]
     assert max(abs(a - b) for (a, _), (b, _) in zip(after, before, strict=True)) < Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "channels", "out", "layout"),
+    [("a.avi", "pcm_u8", "stereo", "out.mp4", "stereo"), ("a.avi", "adpcm_ms", "stereo", "out.ts", "stereo"),
+     ("a.wmv", "wmav2", "stereo", "out.mov", "stereo"), ("a.mkv", "ac3", "5.1(side)", "out.webm", "5.1")],
+)  # fmt: skip
+def test_channels_without_a_name_the_encoder_knows_are_converted(
+    source, codec, channels, out, layout, rich_mkv, tmp_path, ffmpeg
+):
+    """AVI and WMV say only how many there are; Opus has no speakers beside the listener."""
+    tones = [300, 500, 700, 60, 900, 1100][: 2 if channels == "stereo" else 6]  # the fourth is for the subwoofer
+    waves = "|".join(f"0.5*sin(2*PI*{tone}*t)" for tone in tones)
+    old, new = tmp_path / source, tmp_path / out
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", f"aevalsrc={waves}:c={channels}:d=1.44:s=48000", "-map", "0:v:0",
+           "-map", "1", "-c:v", "wmv2" if source.endswith("wmv") else "mpeg4", "-c:a", codec, old)  # fmt: skip
+    _, notices = convert(old, new, EncodeOptions("libvpx-vp9") if out.endswith("webm") else FAST)
+    assert any("converted to" in n for n in notices), notices
+    with av.open(str(new)) as container:
+        assert container.streams.audio[0].codec_context.layout.name == layout
+        sound = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
+    heard_tones = np.abs(np.fft.rfft(sound[:, 9600:57600])).argmax(axis=1)  # of one second
+    assert np.abs(heard_tones - tones).max() <= 5
