@@ -29,6 +29,10 @@ STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "D
 _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
              "s302m", "pcm_bluray", "dvbsub", "dvb_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvb_teletext",
              "libzvbi_teletextdec", "h264", "hevc", "mpeg2video", "mpeg1video", "scte_35", "timed_id3"}  # fmt: skip
+# AVI has no times. Of these it counts the packets, all of one length, if it is not told the size of a block.
+_AVI_COUNTS = {"aac", "ac3", "mp2", "mp2float", "mp3", "mp3float"}
+# Of these FFmpeg counts bytes that are not the samples', or fills the place of each sample with an empty packet.
+_AVI_MISCOUNTS = {"dca", "eac3", "flac", "vorbis"}
 _COVERS = {"matroska", "mp4"}  # MOV would silently drop them
 _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp", "tiff": "image/tiff",
              "webp": "image/webp"}  # fmt: skip
@@ -56,6 +60,8 @@ def can_hold(stream: Stream, container: str) -> bool:
     if (info.cover and container not in _COVERS) or (info.kind == "attachment" and container != "matroska"):
         return False
     if container == "mpegts" and info.codec not in _TS_HOLDS:
+        return False
+    if container == "avi" and info.codec in _AVI_MISCOUNTS:
         return False
     try:
         scratch = av.open(BytesIO(), "w", format=container)
@@ -88,6 +94,9 @@ def _add(output: OutputContainer, stream: Stream) -> Stream:
     copy: Any = output.add_stream_from_template(stream, opaque=True)  # type: ignore[arg-type]
     if stream.type == "audio":
         copy.codec_context.layout = channel_layout(stream.codec_context)
+        if output.format.name == "avi" and copy.codec_context.name in _AVI_COUNTS:
+            copy.codec_context.options = {"block_align": "0"}
+            copy.codec_context.open()  # what takes the option over
     return _label(copy, stream, output.format.name)
 
 

@@ -24,7 +24,14 @@ def sound_codec(stream: Stream, container: str) -> str | None:
     """The codec a sound track can be converted to for a container; None if it cannot be decoded."""
     if stream.type != "audio" or stream.codec_context is None:
         return None
+    if container == "avi" and _fine(stream.codec_context):
+        return "pcm_s24le"
     return _CODECS.get(container)
+
+
+def _fine(source: Any) -> bool:
+    """Whether a decoder delivers more than 16 bits of a lossless codec."""
+    return source.format is not None and source.format.name in _FINE
 
 
 def _set_up(context: Any, source: Any, rate: int, layout: str) -> None:
@@ -33,7 +40,7 @@ def _set_up(context: Any, source: Any, rate: int, layout: str) -> None:
     context.sample_rate, context.layout = rate, layout
     if codec in ("flac", "alac"):
         planar = "p" if codec == "alac" else ""
-        context.format = ("s32" if source.format.name in _FINE else "s16") + planar
+        context.format = ("s32" if _fine(source) else "s16") + planar
     else:
         context.format = context.codec.audio_formats[0]
     if codec in ("aac", "libopus"):

@@ -288,3 +288,22 @@ def test_channels_without_a_name_the_encoder_knows_are_converted(
         sound = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
     heard_tones = np.abs(np.fft.rfft(sound[:, 9600:57600])).argmax(axis=1)  # of one second
     assert np.abs(heard_tones - tones).max() <= 5
+
+
+@pytest.mark.parametrize("codec", ["ac3", "aac", "libmp3lame", "mp2", "eac3", "flac", "libvorbis", "dca"])
+def test_sound_in_an_avi_lasts_as_long_as_it_did(codec, rich_mkv, tmp_path, ffmpeg):
+    """From Matroska, then from AVI to AVI: what the file says of blocks decides how its packets are counted. FFmpeg
+    itself counts the last four wrongly, so that they are converted."""
+    old = tmp_path / "a.mkv"
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", "sine=440:r=48000:d=1.44", "-map", "0:v:0", "-map", "1", "-ac", "2",
+           "-c:v", "mpeg4", "-c:a", codec, "-strict", "-2", old)  # fmt: skip
+    copied = codec in ("ac3", "aac", "libmp3lame", "mp2")
+    for name in ("one.avi", "other.avi"):
+        new = tmp_path / name
+        convert(old, new)
+        before, after = take_apart(old)[1], take_apart(new)[1]
+        assert after.codec == (before.codec if copied else "pcm_s16le")
+        if copied:
+            assert [d for _, d in after.packets] == [d for _, d in before.packets]
+        assert abs(after.packets[-1][0] - before.packets[-1][0]) < Fraction(1, 20)
+        old = new
