@@ -94,6 +94,7 @@ class SoundConverter:
         context = self.stream.codec_context
         _set_up(context, source, rate, layout)
         self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size or None)
+        self._decoder = source
         self._tick: Fraction = stream.time_base or Fraction(1, rate)
         self._next: int | None = None
 
@@ -105,8 +106,12 @@ class SoundConverter:
         return [ready for frame in packet.decode() for ready in self._encode(self._counted(frame))]
 
     def finish(self) -> list[Packet]:
-        """The last packets."""
-        return [*self._encode(None), *self.stream.codec_context.encode(None)]
+        """The last packets, with what the decoder holds back too."""
+        held: list[Packet] = []
+        with contextlib.suppress(av.error.FFmpegError, ValueError):  # the end may be as broken as any packet
+            for frame in self._decoder.decode(None):
+                held += self._encode(self._counted(frame))
+        return [*held, *self._encode(None), *self.stream.codec_context.encode(None)]
 
     def _encode(self, frame: Any) -> list[Packet]:
         return [ready for whole in self._resampler.resample(frame) for ready in self.stream.codec_context.encode(whole)]

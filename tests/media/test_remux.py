@@ -190,8 +190,8 @@ def test_sound_that_does_not_fit_is_converted_and_told(ending, codec, rich_mkv, 
         before, after = waves(old), waves(new)
     assert abs(len(before) - len(after)) < 4500
     if ending in ("mkv", "mov"):  # without loss
-        least = min(len(before), len(after))
-        assert np.abs(before[:least] - after[:least]).max() < 1e-3
+        assert len(before) == len(after)
+        assert np.abs(before - after).max() < 1e-3
     spectrum = np.abs(np.fft.rfft(after[4000:48100]))
     assert abs(spectrum.argmax() * 44100 / 44100 - 880) < 5
 
