@@ -21,10 +21,10 @@ from sdatc_cli.media.probe import stream_info
 from sdatc_cli.media.sound import SoundConverter, channel_layout, sound_codec
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
-# Formats that describe themselves (brands, statistics): false once the video is another one.
-STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "DURATION", "BPS", "NUMBER_OF_FRAMES",
-              "NUMBER_OF_BYTES", "_STATISTICS_WRITING_APP", "_STATISTICS_WRITING_DATE_UTC",
-              "_STATISTICS_TAGS"}  # fmt: skip
+# Formats that describe themselves (brands, statistics): false once the video is another one. Matroska's are capitals.
+_STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "number_of_frames",
+               "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc",
+               "_statistics_tags"}  # fmt: skip
 # FFmpeg's MPEG-TS writer takes every codec, but as private data that nothing can play.
 _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
              "s302m", "pcm_bluray", "dvbsub", "dvb_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvb_teletext",
@@ -49,7 +49,7 @@ def _ticks(time: int, base: Fraction, tick: Fraction) -> int:
 
 def live_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata without the entries that describe the old file rather than the work."""
-    return {k: v for k, v in metadata.items() if k.split("-")[0] not in STALE_TAGS and k not in STALE_TAGS}
+    return {k: v for k, v in metadata.items() if k.lower().split("-")[0] not in _STALE_TAGS}
 
 
 def can_hold(stream: Stream, container: str) -> bool:
@@ -100,8 +100,9 @@ def _add(output: OutputContainer, stream: Stream) -> Stream:
     return _label(copy, stream, output.format.name)
 
 
-def _label(copy: Any, stream: Stream, container: str = "") -> Stream:
-    copy.metadata.update(live_tags(stream.metadata) if isinstance(stream, VideoStream) else stream.metadata)
+def _label(copy: Any, stream: Stream, container: str = "", converted: bool = False) -> Stream:
+    stale = converted or isinstance(stream, VideoStream)
+    copy.metadata.update(live_tags(stream.metadata) if stale else stream.metadata)
     if container == "mov" and stream.language in _QUICKTIME_LANGUAGES:
         copy.metadata["language"] = _QUICKTIME_LANGUAGES[stream.language]
     copy.disposition = stream.disposition
@@ -166,7 +167,7 @@ class StreamCopier:
                     kind(stream, scratch, codec)
                     scratch.start_encoding()
                 converter = kind(stream, output, codec)
-                self._copies[stream.index] = _label(converter.stream, stream, self._container)
+                self._copies[stream.index] = _label(converter.stream, stream, self._container, converted=True)
                 self._converters[stream.index] = converter
                 self.notices.append(f"{info} converted to {codec}: {self._container} cannot hold it as it is")
                 return

@@ -146,6 +146,22 @@ def test_the_old_files_statistics_do_not_describe_the_new_one(rich_mkv, tmp_path
     assert not tags & {"BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES"}
 
 
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_what_made_the_old_file_is_not_said_to_have_made_the_new_one(ending, rich_mkv, tmp_path, ffmpeg):
+    """Matroska writes such tags in capitals. WebM's sound is another as well, Matroska's is the same."""
+    old, new = tmp_path / "old.mkv", tmp_path / f"new.{ending}"
+    ffmpeg("-i", rich_mkv, "-map", "0:v:0", "-map", "0:a:1", "-c:v", "ffv1", "-c:a", "flac",
+           "-metadata", "major_brand=isom", "-metadata", "compatible_brands=isommp41", old)  # fmt: skip
+    convert(old, new, EncodeOptions("libvpx-vp9") if ending == "webm" else FAST)
+    with av.open(str(old)) as before, av.open(str(new)) as after:
+        assert {"MAJOR_BRAND", "COMPATIBLE_BRANDS"} <= set(before.metadata)
+        assert not {"MAJOR_BRAND", "COMPATIBLE_BRANDS"} & set(after.metadata)
+        assert after.metadata["title"] == "A test film"
+        video, sound = (after.streams[i].metadata.get("ENCODER", "") for i in (0, 1))
+        assert "ffv1" in before.streams[0].metadata["ENCODER"] and "ffv1" not in video
+        assert ("flac" in sound) == (ending == "mkv")
+
+
 def test_names_with_odd_characters(rich_mkv, tmp_path):
     for name in [
         "-dash.mkv",
