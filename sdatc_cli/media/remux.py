@@ -18,7 +18,7 @@ from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import demux, one_line, open_input, pass_over_others
 from sdatc_cli.media.info import MediaInfo, StreamInfo
 from sdatc_cli.media.probe import stream_info
-from sdatc_cli.media.sound import SoundConverter, channel_layout, sound_codec
+from sdatc_cli.media.sound import LEAST_GAP, SoundConverter, channel_layout, sound_codec
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one. Matroska's are capitals.
@@ -115,6 +115,17 @@ def _picture(info: MediaInfo, index: int) -> bytes:
         return next((bytes(p) for p in demux(container, container.streams[index]) if p.size), b"")
 
 
+def _first_time(info: MediaInfo, index: int) -> float:
+    """When a stream begins, in seconds: a header that was read only in part may say zero of one that begins late."""
+    with open_input(info.path, info.protocols) as container, contextlib.suppress(av.error.FFmpegError, OSError):
+        stream = container.streams[index]
+        pass_over_others(container, [stream])
+        for packet in demux(container, stream):
+            if packet.size and packet.pts is not None:
+                return float(packet.pts * packet.time_base)
+    return 0.0
+
+
 class StreamCopier:
     """Reads the input a second time and hands its other streams on, in step with the encoded video.
 
@@ -155,7 +166,8 @@ class StreamCopier:
             picture = _picture(self._info, stream.index)
             _label(output.add_attachment(name, _PICTURES[info.codec], picture), stream)
             return
-        if can_hold(stream, self._container):
+        early = self._early(stream)
+        if early <= LEAST_GAP and can_hold(stream, self._container):
             self._copies[stream.index] = _add(output, stream)
             return
         text, sound = text_codec(stream, self._container), sound_codec(stream, self._container)
@@ -169,10 +181,17 @@ class StreamCopier:
                 converter = kind(stream, output, codec)
                 self._copies[stream.index] = _label(converter.stream, stream, self._container, converted=True)
                 self._converters[stream.index] = converter
-                self.notices.append(f"{info} converted to {codec}: {self._container} cannot hold it as it is")
+                why = "cannot hold it as it is" if early <= LEAST_GAP else f"would begin it {early:.2f} s too early"
+                self.notices.append(f"{info} converted to {codec}: {self._container} {why}")
                 return
         hint = "" if self._container == "matroska" else "; .mkv can"
         self.notices.append(f"{info} left out: {self._container} cannot hold it{hint}")
+
+    def _early(self, stream: Stream) -> float:
+        """Seconds by which a sound track would be moved to the beginning if it were copied: AVI has no times."""
+        if self._container != "avi" or stream.type != "audio":
+            return 0.0
+        return _first_time(self._info, stream.index) - self._shift
 
     def begin(self) -> None:
         """Start reading; every stream of the output must have been added."""

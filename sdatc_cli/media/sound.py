@@ -1,10 +1,12 @@
 """Sound from one codec to another, only where the output's container cannot hold it as it is."""
 
 import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import av.error
+from av.audio.frame import AudioFrame
 from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.codec.codec import Codec
@@ -17,6 +19,8 @@ from av.stream import Stream
 _CODECS = {"matroska": "flac", "nut": "flac", "mov": "alac", "mp4": "aac", "mpegts": "aac", "webm": "libopus",
            "avi": "pcm_s16le"}  # fmt: skip
 _BITS_PER_CHANNEL = 96_000  # a second, for the lossy ones
+LEAST_GAP = 0.05  # seconds without sound that are not missed, nor noticed where sound is early
+_LONGEST_GAP = 3600.0  # seconds; what would take more silence is a wrong time
 _FINE = ("s32", "s32p", "dbl", "dblp")
 
 
@@ -96,37 +100,58 @@ class SoundConverter:
         self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size or None)
         self._decoder = source
         self._tick: Fraction = stream.time_base or Fraction(1, rate)
-        self._next: int | None = None
+        self._fills = codec.startswith("pcm_")
+        self._next = 0 if self._fills else None
 
     def convert(self, packet: Packet) -> list[Packet]:
         """Packets in the other codec that are ready after this one.
 
         Raises av.error.FFmpegError.
         """
-        return [ready for frame in packet.decode() for ready in self._encode(self._counted(frame))]
+        return [ready for frame in packet.decode() for whole in self._counted(frame) for ready in self._encode(whole)]
 
     def finish(self) -> list[Packet]:
         """The last packets, with what the decoder holds back too."""
         held: list[Packet] = []
         with contextlib.suppress(av.error.FFmpegError, ValueError):  # the end may be as broken as any packet
             for frame in self._decoder.decode(None):
-                held += self._encode(self._counted(frame))
+                held += [ready for whole in self._counted(frame) for ready in self._encode(whole)]
         return [*held, *self._encode(None), *self.stream.codec_context.encode(None)]
 
     def _encode(self, frame: Any) -> list[Packet]:
         return [ready for whole in self._resampler.resample(frame) for ready in self.stream.codec_context.encode(whole)]
 
-    def _counted(self, frame: Any) -> Any:
+    def _counted(self, frame: Any) -> Iterator[Any]:
         """The frame with its time counted in samples, the clock of all that follows: the input's may be coarser.
 
-        Frames that lie within a tick of their place, or before it, go on behind the last sample.
+        Frames that lie within a tick of their place, or before it, go on behind the last sample. PCM is for AVI, which
+        has no times: silence comes before a frame that lies further behind.
         """
         per_tick = self._tick * frame.sample_rate
         at = None if frame.pts is None else round(frame.pts * per_tick)
         if self._next is None:
             self._next = at or 0
-        elif at is not None and at - self._next > per_tick:
-            self._next = at
+        gap = 0 if at is None else at - self._next
+        if self._fills and LEAST_GAP < gap / frame.sample_rate < _LONGEST_GAP:
+            while gap > 0:
+                silence = _silence(frame, min(gap, frame.sample_rate))
+                gap -= silence.samples
+                yield self._placed(silence)
+        elif not self._fills and gap > max(per_tick, 1):
+            self._next += gap
+        yield self._placed(frame)
+
+    def _placed(self, frame: Any) -> Any:
+        """The frame behind the last sample."""
         frame.pts, frame.time_base = self._next, Fraction(1, frame.sample_rate)
         self._next += frame.samples
         return frame
+
+
+def _silence(like: Any, samples: int) -> AudioFrame:
+    """A frame of the same kind as another, in which nothing is heard."""
+    frame = AudioFrame(like.format.name, like.layout, samples)
+    frame.sample_rate = like.sample_rate
+    for plane in frame.planes:
+        plane.update(bytes([128 if like.format.name.startswith("u8") else 0]) * plane.buffer_size)
+    return frame

@@ -323,3 +323,19 @@ def test_sound_in_an_avi_lasts_as_long_as_it_did(codec, rich_mkv, tmp_path, ffmp
             assert [d for _, d in after.packets] == [d for _, d in before.packets]
         assert abs(after.packets[-1][0] - before.packets[-1][0]) < Fraction(1, 20)
         old = new
+
+
+@pytest.mark.parametrize(("codec", "late"), [("pcm_u8", 0.5), ("libmp3lame", 0.5), ("ac3", 12)])
+def test_sound_that_begins_late_does_so_in_an_avi(codec, late, rich_mkv, tmp_path, ffmpeg):
+    """AVI has no times: it gets silence ahead, and in holes. Twelve seconds are more than FFmpeg looks ahead."""
+    old, new = tmp_path / "a.mkv", tmp_path / "out.avi"
+    ffmpeg("-i", rich_mkv, "-f", "lavfi", "-i", "sine=440:r=48000:d=3", "-map", "0:v:0", "-map", "1", "-c:v", "copy",
+           "-c:a", codec, "-af", f"aselect='not(between(t,1,2))',asetpts=PTS+{late}/TB", old)  # fmt: skip
+    _, notices = convert(old, new)
+    assert any("converted to pcm_s16le: avi would begin it" in n for n in notices), notices
+    with av.open(str(new)) as container:
+        sound = waves(container)
+    loud = np.abs(sound[: len(sound) // 4410 * 4410]).reshape(-1, 4410).max(axis=1) > 0.05  # tenths of a second
+    begin = round(10 * late)
+    assert not loud[: begin - 1].any() and loud[begin + 1 : begin + 9].all()
+    assert not loud[begin + 12 : begin + 18].any() and loud[begin + 22 : begin + 28].all()
