@@ -131,7 +131,8 @@ def _restore_task(workshop: Workshop, task: Task, look: Callable[[Path], MediaIn
         task.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{show(task.out.parent)}: cannot be made ({one_line(error)})") from error
-    job = workshop.job(info, task.out, task.start or request.start, task.duration or request.duration)
+    start = request.start if task.start is None else task.start
+    job = workshop.job(info, task.out, start, task.duration or request.duration)
     facts = workshop.restore(job, output.Terminal(request.quiet, about=task.out.name), label)
     times = {"start": job.start, "duration": job.duration}
     return facts | {key: value for key, value in times.items() if value is not None}

@@ -73,25 +73,33 @@ class VideoSink:
 
     def _copy_header(self, copier: StreamCopier) -> None:
         """Tags and chapters."""
-        source, duration = copier.input.streams[self._plan.info.video_index], self._plan.duration
+        source = copier.input.streams[self._plan.info.video_index]
         stream = self._track.stream
         stream.metadata.update(live_tags(source.metadata))
         stream.metadata.pop("rotate", None)
         stream.disposition = source.disposition
         self._output.metadata.update(live_tags(copier.input.metadata))
-        chapters = []
-        for chapter in copier.input.chapters():
-            base = chapter["time_base"] or Fraction(1, 1000)
-            shift = round(Fraction(self._track.shift) / base)
-            start, end = chapter["start"] - shift, chapter["end"] - shift
-            limit = end if duration is None else round(Fraction(duration) / base)
-            if self._plan.start is not None and (end <= 0 or start >= limit):
-                continue
-            chapters.append({**chapter, "start": max(start, 0), "end": min(end, limit)})
+        chapters = self._chapters(copier)
         if chapters and self._track.format in ("mpegts", "avi"):
             self.notices.append(f"{len(chapters)} chapters left out: {self._track.format} cannot hold them")
         elif chapters:
             self._output.set_chapters(chapters)
+
+    def _chapters(self, copier: StreamCopier) -> list[Any]:
+        """Those of the wanted part, in the output's clock."""
+        plan, chapters = self._plan, []
+        for chapter in copier.input.chapters():
+            base = chapter["time_base"] or Fraction(1, 1000)
+            shift = round(Fraction(self._track.shift) / base)
+            start, end = chapter["start"] - shift, chapter["end"] - shift
+            if plan.duration is not None:
+                limit = round(Fraction(plan.info.start_time + (plan.start or 0.0) + plan.duration) / base) - shift
+                if start >= limit:
+                    continue
+                end = min(end, limit)
+            if start >= 0 or end > 0:
+                chapters.append({**chapter, "start": max(start, 0), "end": end})
+        return chapters
 
     def write(self, frame: Frame) -> None:
         """Encodes one frame and copies what belongs before it. OutputError."""

@@ -69,6 +69,14 @@ def test_previews_are_parts_with_sound_beside_the_output(make_clip, upscale, tmp
     assert len(pictures(first)) == 3
 
 
+def test_a_preview_from_the_beginning_begins_at_zero(make_clip, upscale, ffmpeg, tmp_path):
+    source = tmp_path / "late.mkv"
+    ffmpeg("-i", make_clip(frames=15), "-c", "copy", "-output_ts_offset", "5", source)
+    assert upscale(source, "-o", tmp_path / "out.mkv", "--preview", "0", "--duration", "0.2", model="still")[0] == 0
+    with av.open(str(tmp_path / "out.preview-0.mkv")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == [0, 0.04, 0.08, 0.12, 0.16]
+
+
 def test_a_preview_is_two_seconds_and_one_beyond_the_end_does_not_stop_the_others(make_clip, upscale, tmp_path):
     code, _, errors = upscale(make_clip(frames=80), "-o", tmp_path / "out.mp4", "--preview", "60,1", model="still")
     assert code == INPUT and errors.splitlines()[-1] == "1 restored, 0 skipped, 1 failed"

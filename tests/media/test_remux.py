@@ -127,6 +127,16 @@ def test_a_part_is_cut_from_every_stream(rich_mkv, tmp_path):
     assert spans == [(0, Fraction(1, 10)), (Fraction(1, 10), Fraction(3, 5))]
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_chapters_behind_the_end_are_left_out(ending, rich_mkv, tmp_path):
+    out = tmp_path / f"out.{ending}"
+    convert(rich_mkv, out, duration=0.3)
+    assert len(times(out)) == len([t for t in VFR if t < 300])
+    with av.open(str(out)) as container:
+        spans = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in container.chapters()]
+    assert spans == [(0, Fraction(3, 10))]
+
+
 def test_several_video_streams_one_restored_the_others_copied(rich_mkv, tmp_path, ffmpeg):
     two = tmp_path / "two.mkv"
     ffmpeg("-i", rich_mkv, "-map", "0:v:0", "-map", "0:v:0", "-c", "copy", "-disposition:v:0", "0",
