@@ -5,7 +5,9 @@ journal knows how long the file is and its SHA-256.
 """
 
 import hashlib
+import itertools
 import os
+import statistics
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 
 RECORD = struct.Struct("<qqII")
 KEYFRAME = 1
+_HEAD = 48  # pictures that tell how far apart they usually are
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,10 @@ def decoding_times(stamps: Iterator[int], delay: int) -> Iterator[int]:
     """Decoding times for packets whose presentation times, sorted, are `stamps`: those, `delay` places later.
 
     They rise strictly and never exceed the presentation time of their packet. The first `delay` of them lie before the
-    first stamp, one tick apart.
+    first stamp, as far apart as pictures usually are: how long an MP4 lasts, and its frame rate, follow from them.
     """
-    first: int | None = None
-    for stamp in stamps:
-        if first is None:
-            first = stamp
-            yield from (stamp - delay + i for i in range(delay))
-        yield stamp
+    head = list(itertools.islice(stamps, delay + _HEAD))
+    step = statistics.median_low(b - a for a, b in itertools.pairwise(head)) if len(head) > 1 else 1
+    yield from (head[0] - step * place for place in range(delay, 0, -1))
+    yield from head
+    yield from stamps

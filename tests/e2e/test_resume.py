@@ -1,11 +1,13 @@
 """Work that is stopped at any moment goes on, and the output is the same to the bit."""
 
 import errno
+import itertools
 import json
 import random
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import pytest
@@ -247,6 +249,22 @@ def test_long_gaps_between_frames_do_not_upset_the_joined_stream(short_stretches
             decoding = [p.dts for p in packets]
     assert times[0] == times[1]
     assert decoding == sorted(set(decoding))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.ts"])
+def test_joined_stretches_tell_their_rate_and_length(name, short_stretches, sdatc, ffmpeg, tmp_path):
+    source, out = write_clip(tmp_path / "in.mkv", frames=15), tmp_path / name
+    assert sdatc(source, out, model="still")[0] == 0
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 25
+        assert float(stream.duration * stream.time_base) == pytest.approx(0.6, abs=1e-4)
+        decoding = [p.dts * p.time_base for p in container.demux(stream) if p.size]
+    assert {b - a for a, b in itertools.pairwise(decoding)} == {Fraction(1, 25)}
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    ffmpeg("-i", out, pictures / "%d.png")
+    assert len(list(pictures.iterdir())) == 15
 
 
 @pytest.mark.parametrize(
