@@ -1,14 +1,12 @@
 """From finished stretches to the output: keeping them, joining them, and what to say when the disk fails."""
 
 import errno
-import itertools
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from sdatc_cli.engine.journal import Journal, Segment
-from sdatc_cli.engine.packets import Packet, decoding_times, read_packets
+from sdatc_cli.engine.packets import timed
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.output_plan import OutputPlan
@@ -48,23 +46,15 @@ def join(journal: Journal, plan: OutputPlan) -> list[str]:
     OutputError."""
     sink = VideoSink(plan)
     try:
-        for packet, dts in _packets(journal):
+        paths = [journal.folder / segment.name for segment in journal.segments]
+        delay = max((segment.delay for segment in journal.segments), default=0)
+        for packet, dts in timed(paths, delay):
             sink.write_encoded(packet.payload, packet.pts, dts, packet.duration, packet.keyframe)
     except BaseException:
         sink.abort()
         raise
     sink.finish(journal.segments[-1].repaired if journal.segments else 0)
     return sink.notices
-
-
-def _packets(journal: Journal) -> Iterator[tuple[Packet, int]]:
-    """All packets in decoding order with their decoding times."""
-    paths = [journal.folder / segment.name for segment in journal.segments]
-    delay = max((segment.delay for segment in journal.segments), default=0)
-    shown = (sorted(packet.pts for packet in read_packets(path, payloads=False)) for path in paths)
-    stamps = itertools.chain.from_iterable(shown)
-    packets = itertools.chain.from_iterable(read_packets(path) for path in paths)
-    return zip(packets, decoding_times(stamps, delay), strict=False)
 
 
 def trouble(journal: Journal, error: OSError) -> OutputError:

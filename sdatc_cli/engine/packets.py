@@ -10,7 +10,7 @@ import os
 import statistics
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 RECORD = struct.Struct("<qqII")
@@ -79,6 +79,32 @@ def reorder_delay(path: Path) -> int:
     stamps = [packet.pts for packet in read_packets(path, payloads=False)]
     rank = {pts: i for i, pts in enumerate(sorted(stamps))}
     return max((place - rank[pts] for place, pts in enumerate(stamps)), default=0)
+
+
+def timed(paths: list[Path], delay: int) -> Iterator[tuple[Packet, int]]:
+    """The packets of files that follow each other, with decoding times as `decoding_times` makes them.
+
+    Each lasts until the next picture is shown, the last one shown as long as its file says. An MP4 is as long as all
+    steps between decoding times and the packet that is decoded last: that one lasts as long as it must for this.
+    """
+    files = itertools.chain(map(_shown, paths), [[]])
+    decoding = decoding_times(itertools.chain.from_iterable(map(_shown, paths)), delay)
+    lead = None  # of the first picture, from decoding to showing
+    end = 0
+    for path, (stamps, later) in zip(paths, itertools.pairwise(files), strict=True):
+        following = dict(zip(stamps, [*stamps[1:], *later[:1]], strict=False))
+        for place, (packet, time) in enumerate(zip(read_packets(path), decoding, strict=False), 1):
+            lead = stamps[0] - time if lead is None else lead
+            duration = following.get(packet.pts, packet.pts + packet.duration) - packet.pts
+            end = max(end, packet.pts + duration)
+            if not later and place == len(stamps) and duration:
+                duration = end - max(packet.pts, time + lead)
+            yield replace(packet, duration=duration), time
+
+
+def _shown(path: Path) -> list[int]:
+    """The presentation times in a file, in order."""
+    return sorted(packet.pts for packet in read_packets(path, payloads=False))
 
 
 def decoding_times(stamps: Iterator[int], delay: int) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """A video file being written: encoded frames, and everything else of the input copied beside them."""
 
 import contextlib
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +15,7 @@ from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import StreamCopier, live_tags
 from sdatc_cli.media.target import TargetFile
-from sdatc_cli.media.video_track import VideoTrack
+from sdatc_cli.media.video_track import LONGEST, VideoTrack
 
 
 class VideoSink:
@@ -87,18 +88,14 @@ class VideoSink:
 
     def _chapters(self, copier: StreamCopier) -> list[Any]:
         """Those of the wanted part, in the output's clock."""
-        plan, chapters = self._plan, []
+        chapters = []
         for chapter in copier.input.chapters():
             base = chapter["time_base"] or Fraction(1, 1000)
             shift = round(Fraction(self._track.shift) / base)
             start, end = chapter["start"] - shift, chapter["end"] - shift
-            if plan.duration is not None:
-                limit = round(Fraction(plan.info.start_time + (plan.start or 0.0) + plan.duration) / base) - shift
-                if start >= limit:
-                    continue
-                end = min(end, limit)
-            if start >= 0 or end > 0:
-                chapters.append({**chapter, "start": max(start, 0), "end": end})
+            limit = math.inf if self._track.end is None else round(self._track.end / base)
+            if start < limit and (start >= 0 or end > 0):
+                chapters.append({**chapter, "start": max(start, 0), "end": min(end, limit)})
         return chapters
 
     def write(self, frame: Frame) -> None:
@@ -115,7 +112,8 @@ class VideoSink:
         packet = Packet(payload)
         packet.stream = self._track.stream
         packet.time_base = self._track.clock.base
-        packet.pts, packet.dts, packet.duration = pts, dts, duration
+        packet.pts, packet.dts = pts, dts
+        packet.duration = min(duration, int(LONGEST / packet.time_base))
         packet.is_keyframe = keyframe
         self._count += 1
         self._mux(packet)

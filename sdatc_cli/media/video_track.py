@@ -22,6 +22,7 @@ from sdatc_cli.media.info import MATRIX_RGB, RANGE_FULL, MediaInfo
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 
+LONGEST = Fraction(1800)  # seconds that a picture may last: MP4 counts the ticks of one in 31 bits
 _ROTATABLE = {"matroska", "webm", "mp4", "mov"}
 _RATE_ONLY = {"mpeg1video", "mpeg2video"}  # codecs that know no times, only a rate
 _SQUARE_ONLY = {"libsvtav1", "libaom-av1", "libvpx-vp9", "libvpx", "prores_ks", "prores", "mjpeg"}
@@ -31,8 +32,8 @@ _FREE_RUNNING = {"mpegts", "mpeg"}  # containers whose clock starts anywhere
 class VideoTrack:
     """The video stream of one output: `add_to` a container, then `open`, then `encode`.
 
-    `format` is FFmpeg's name of the container, `shift` the seconds that its clock lies behind the input's, `clock`
-    gives the timestamps, `notices` are lines a person should read.
+    `format` is FFmpeg's name of the container, `shift` the seconds that its clock lies behind the input's, `end` where
+    the wanted part ends on it, in seconds, or None. `clock` gives the timestamps, `notices` are lines for a person.
     """
 
     def __init__(self, plan: OutputPlan) -> None:
@@ -52,7 +53,9 @@ class VideoTrack:
         self._converter = Converter(self._color)
         self._rate = options.frame_rate or info.frame_rate or Fraction(25)
         self.shift = _shift(info, plan.start)
+        self.end = _end(plan, self.shift)
         self.clock = FrameClock(self._time_base(), self._rate, self.shift)
+        self._durations: dict[int, int] = {}  # of the frames that the encoder has, by their timestamps
         self.stream: Any = None
 
     def _time_base(self) -> Fraction:
@@ -131,17 +134,24 @@ class VideoTrack:
         """The packets that are ready once the encoder has the next frame; those it holds back for None. OutputError."""
         picture = None if frame is None else self._picture(frame)
         try:
-            yield from self.stream.encode(picture)
+            for packet in self.stream.encode(picture):
+                packet.duration = self._durations.pop(packet.pts, 0) or packet.duration  # encoders know only the rate
+                yield packet
         except (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
             raise OutputError(f"{show(self._out)}: cannot be encoded ({one_line(error)})") from error
 
     def _picture(self, frame: Frame) -> Any:
         """The frame in the encoder's pixel format and clock."""
         picture = self._converter.to_frame(_depth(frame.image, self._info), self._plan.pix_fmt)
+        before = self.clock.state.last
         picture.pts = self.clock.tick(frame.pts, frame.time_base)
         picture.time_base = self.clock.base
         if frame.duration and frame.time_base:
-            picture.duration = round(frame.duration * frame.time_base / self.clock.base)
+            duration = min(frame.duration * frame.time_base, LONGEST)
+            if self.end is not None:  # cut there, but not below the usual: that would change the rate
+                usual = 1 / self._rate if before is None else (picture.pts - before) * self.clock.base
+                duration = min(duration, max(self.end - picture.pts * self.clock.base, usual))
+            self._durations[picture.pts] = round(duration / self.clock.base)
         return picture
 
 
@@ -182,6 +192,12 @@ def _shift(info: MediaInfo, start: float | None) -> float:
     if start is not None:
         return info.start_time + start
     return info.start_time if info.container in _FREE_RUNNING else 0.0
+
+
+def _end(plan: OutputPlan, shift: float) -> Fraction | None:
+    if plan.duration is None:
+        return None
+    return Fraction(plan.info.start_time + (plan.start or 0.0) + plan.duration) - Fraction(shift)
 
 
 def _depth(image: np.ndarray, info: MediaInfo) -> np.ndarray:

@@ -11,10 +11,11 @@ from fractions import Fraction
 
 import av
 import pytest
+from PIL import Image
 
 from sdatc_cli.app import run
 from sdatc_cli.engine import journal, packets, segments
-from tests.conftest import write_clip
+from tests.conftest import frames_of, write_clip
 from tests.e2e.failing import SHORT, stop_at
 
 
@@ -265,6 +266,22 @@ def test_joined_stretches_tell_their_rate_and_length(name, short_stretches, sdat
     pictures.mkdir()
     ffmpeg("-i", out, pictures / "%d.png")
     assert len(list(pictures.iterdir())) == 15
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [("libx264", "out.mkv"), ("libx265", "out.mp4"), ("libvpx-vp9", "out.webm"), ("prores_ks", "out.mov")],
+)
+def test_the_last_frame_is_shown_as_long_as_before(codec, name, short_stretches, sdatc, tmp_path):
+    """A picture that stands for three seconds at the end of an animation; less where the part ends before."""
+    source, out = tmp_path / "in.gif", tmp_path / name
+    first, *others = map(Image.fromarray, frames_of(9, 32, 24))
+    first.save(source, save_all=True, append_images=others, duration=[100] * 8 + [3000])
+    for part, seconds in ([], 3.8), (["--duration", "1"], 1.0):
+        assert sdatc(source, out, "--codec", codec, "-y", *part, model="still")[0] == 0
+        with av.open(str(out)) as container:
+            assert container.duration == pytest.approx(seconds * 1e6, abs=2000)
+            assert [frame.time for frame in container.decode(video=0)] == pytest.approx([i / 10 for i in range(9)])
 
 
 @pytest.mark.parametrize(

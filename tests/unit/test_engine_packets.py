@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdatc_cli.engine.journal import Journal, Segment, read_journal, unfinished, work_folder
-from sdatc_cli.engine.packets import Packet, PacketFile, decoding_times, read_packets, reorder_delay
+from sdatc_cli.engine.packets import Packet, PacketFile, decoding_times, read_packets, reorder_delay, timed
 from sdatc_cli.errors import OutputError
 
 PACKET = st.builds(Packet, st.integers(-(2**62), 2**62), st.integers(0, 2**40), st.booleans(), st.binary(max_size=50))
@@ -37,6 +37,26 @@ def test_decoding_times_rise_and_never_pass_the_time_of_showing(gaps, reach, rng
     times = list(itertools.islice(decoding_times(iter(shown), delay), len(shown)))
     assert all(a < b for a, b in itertools.pairwise(times))
     assert all(dts <= pts for dts, pts in zip(times, coded, strict=True))
+
+
+def test_joined_packets_last_until_the_next_and_end_together(tmp_path):
+    """Two stretches, pictures out of order, uneven gaps; the very last picture stands for 30, but not last in the file.
+    So that decoding times, too, add up to what is shown, the packet behind it ends as late as that one."""
+    stretches = [[(0, 5), (8, 5), (4, 5)], [(12, 5), (40, 30), (20, 5)]]
+    paths = [tmp_path / f"{number}.packets" for number in range(2)]
+    for path, packets in zip(paths, stretches, strict=True):
+        file = PacketFile(path)
+        for pts, duration in packets:
+            file.write(Packet(pts, duration, False, b"x"))
+        file.close()
+    joined = list(timed(paths, 1))
+    assert [(p.pts, p.duration) for p, _ in joined[:5]] == [(0, 4), (8, 4), (4, 4), (12, 8), (40, 30)]
+    times = [time for _, time in joined]
+    assert times == [-4, 0, 4, 8, 12, 20]
+    last = joined[-1][0]
+    assert (last.pts, last.payload) == (20, b"x")
+    assert last.pts + last.duration <= 70
+    assert times[-1] - times[0] + last.duration == 70
 
 
 def test_the_delay_of_a_stretch_is_read_from_its_file(tmp_path):
