@@ -1,9 +1,8 @@
 """What is already done of a job, on disk, so that the same command goes on where it was stopped.
 
-A work folder `.NAME.sdatc` beside the output holds `journal.jsonl`, the finished stretches and a lock. The first line
-of the journal says which input, settings and model the work belongs to; each further line is one finished stretch with
-its checksum. A stretch is brought to the disk before its line is, so a line can be trusted; a torn last line is
-ignored.
+A work folder, `.NAME.sdatc` beside the output, holds `journal.jsonl`, the finished stretches and a lock. The first line
+tells what the output depends on and where it lies, each other one a stretch. The file of a stretch is brought to the
+disk before its line is, so a line can be trusted; a torn last line is ignored.
 """
 
 import bisect
@@ -131,7 +130,7 @@ class Journal:
                 path.unlink()
         fresh = self._file.with_suffix(".new")
         with fresh.open("w", encoding="utf-8") as file:
-            for entry in (identity, *map(asdict, self.segments)):
+            for entry in (identity | {"output": str(self.out.absolute())}, *map(asdict, self.segments)):
                 file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -184,7 +183,10 @@ def unfinished(parent: Path) -> list[Unfinished]:
             Journal(folder, output).close()
         except OutputError:
             running = True
-        segments = read_journal(folder)[1]
+        identity, segments = read_journal(folder)
+        noted = Path(str((identity or {}).get("output", output)))
+        if noted.name != output.name and work_folder(noted, parent) == folder:  # it lies elsewhere than the output
+            output = noted
         found.append(
             Unfinished(folder, output, sum(s.frames for s in segments), sum(s.size for s in segments), running)
         )
@@ -192,8 +194,12 @@ def unfinished(parent: Path) -> list[Unfinished]:
 
 
 def work_folder(out: Path, parent: Path | None = None) -> Path:
-    """Where the unfinished work for an output lies; `parent` in place of the output's own folder."""
-    return (parent or out.absolute().parent) / f".{out.name}.sdatc"
+    """Where the unfinished work for an output lies: beside it, or in `parent`, which other outputs may share."""
+    home = out.absolute().parent
+    if parent is None or os.path.realpath(parent) == os.path.realpath(home):
+        return (parent or home) / f".{out.name}.sdatc"
+    place = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:8]
+    return parent / f".{out.name}.{place}.sdatc"
 
 
 def try_lock(handle: int) -> bool:

@@ -112,10 +112,28 @@ def test_a_work_folder_elsewhere(short_stretches, sdatc, tmp_path, monkeypatch):
     work.mkdir()
     stop_at(monkeypatch, 6, KeyboardInterrupt())
     assert sdatc(source, out, "--work-dir", work)[0] == 130
-    assert (work / ".out.mp4.sdatc" / "000000.packets").is_file()
+    assert (journal.work_folder(out, work) / "000000.packets").is_file()
+    assert journal.work_folder(out, work).parent == work
     code, result, _ = sdatc(source, out, "--work-dir", work)
     assert code == 0 and result["resumed_frames"] > 0 and list(work.iterdir()) == []
     assert sdatc(source, out, "-y", "--work-dir", tmp_path / "nowhere")[0] == 6
+
+
+def test_outputs_of_one_name_share_a_work_folder_in_peace(short_stretches, sdatc, tmp_path, monkeypatch, capfd):
+    source, work = write_clip(tmp_path / "in.mkv", frames=23), tmp_path / "work"
+    outs = [tmp_path / name / "out.mp4" for name in ("one", "other")]
+    for folder in (work, *(out.parent for out in outs)):
+        folder.mkdir()
+    for seed, out in enumerate(outs):
+        with monkeypatch.context() as patch:
+            stop_at(patch, 6, KeyboardInterrupt())
+            assert sdatc(source, out, "--work-dir", work, "--seed", seed)[0] == 130
+    assert run(["jobs", str(work), "--json"]) == 0
+    assert {job["output"] for job in json.loads(capfd.readouterr().out)} == set(map(str, outs))
+    for seed, out in enumerate(outs):
+        code, result, _ = sdatc(source, out, "--work-dir", work, "--seed", seed)
+        assert code == 0 and result["resumed_frames"] > 0
+    assert list(work.iterdir()) == []
 
 
 def test_jobs_lists_and_cleans(short_stretches, sdatc, tmp_path, monkeypatch, capfd):
