@@ -22,7 +22,7 @@ from sdatc_cli.media.sound import LEAST_GAP, SoundConverter, channel_layout, sou
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one. Matroska's are capitals.
-_STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "number_of_frames",
+STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "number_of_frames",
                "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc",
                "_statistics_tags"}  # fmt: skip
 # FFmpeg's MPEG-TS writer takes every codec, but as private data that nothing can play.
@@ -49,7 +49,7 @@ def _ticks(time: int, base: Fraction, tick: Fraction) -> int:
 
 def live_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata without the entries that describe the old file rather than the work."""
-    return {k: v for k, v in metadata.items() if k.lower().split("-")[0] not in _STALE_TAGS}
+    return {k: v for k, v in metadata.items() if k.lower().split("-")[0] not in STALE_TAGS}
 
 
 def can_hold(stream: Stream, container: str) -> bool:

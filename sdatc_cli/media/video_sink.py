@@ -14,8 +14,11 @@ from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import StreamCopier, live_tags
+from sdatc_cli.media.tags import has_free_keys, lost_tags
 from sdatc_cli.media.target import TargetFile
 from sdatc_cli.media.video_track import LONGEST, VideoTrack
+
+_MOST_NAMES = 12  # of tags that are left out
 
 
 class VideoSink:
@@ -42,12 +45,13 @@ class VideoSink:
     def _begin(self) -> None:
         """Opens the file, adds the streams in the input's order and writes the header."""
         info, track, start, duration = self._plan.info, self._track, self._plan.start, self._plan.duration
-        self._output = av.open(
-            f"file:{self._target.path}", "w", format=track.format, container_options=self._container_options()
-        )
         if info.kind == "video":
             end = None if duration is None else (start or 0.0) + duration
             self._copier = StreamCopier(info, track.format, start, end, track.shift)
+        self._output = av.open(
+            f"file:{self._target.path}", "w", format=track.format, container_options=self._container_options()
+        )
+        if self._copier is not None:
             self._copier.add_streams(self._output, before=True)
         track.add_to(self._output)
         if self._copier is not None:
@@ -70,6 +74,8 @@ class VideoSink:
         if self._track.format in ("mp4", "mov"):
             scale = self._track.clock.base.denominator
             options["movie_timescale"] = str(scale * -(-10_000 // scale))
+            if self._copier is not None and has_free_keys(self._plan.info, self._copier.input.metadata):
+                options["movflags"] = "use_metadata_tags"
         return options
 
     def _copy_header(self, copier: StreamCopier) -> None:
@@ -145,7 +151,9 @@ class VideoSink:
                 self._copier.advance(None)
                 self._copier.close()
                 self.notices += self._copier.notices
+            tags = [stream.metadata for stream in self._output.streams if stream.type != "attachment"]
             self._output.close()
+            self._tell_lost_tags(tags)
         except (av.error.FFmpegError, ValueError, ArithmeticError) as error:
             self.abort()
             raise OutputError(f"{show(self._plan.out)}: cannot be written ({one_line(error)})") from error
@@ -156,6 +164,14 @@ class VideoSink:
             why = "avi knows only a constant rate" if self._track.format == "avi" else "they did not advance"
             self.notices.append(f"{repaired} frames were moved behind their predecessors: {why}")
         self._target.commit()
+
+    def _tell_lost_tags(self, tags: list[dict[str, str]]) -> None:
+        """Names those of the output and the `tags` of its streams that did not come into the finished file."""
+        lost = lost_tags(self._target.path, self._output.metadata, tags)
+        if lost:
+            names = ", ".join(lost[:_MOST_NAMES]) + (f" and {len(lost) - _MOST_NAMES} more" * (len(lost) > _MOST_NAMES))
+            hint = "" if self._track.format == "matroska" else "; .mkv can"
+            self.notices.append(f"tags left out: {self._track.format} cannot hold {names}{hint}")
 
     def abort(self) -> None:
         """Remove what was written."""

@@ -172,6 +172,50 @@ def test_what_made_the_old_file_is_not_said_to_have_made_the_new_one(ending, ric
         assert ("flac" in sound) == (ending == "mkv")
 
 
+FREE = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/", "mood": "calm"}
+USUAL = {"title": "A film", "artist": "Somebody", "comment": "none", "date": "2020"}
+
+
+def tagged(source: Path, out: Path, ffmpeg, tags: dict[str, str], *words: str) -> Path:
+    ffmpeg("-i", source, "-c", "copy", *words, *(w for t in tags.items() for w in ("-metadata", "=".join(t))), out)
+    return out
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+def test_the_free_keys_of_telephones_stay(ending, sound_mp4, tmp_path, ffmpeg):
+    source = tagged(sound_mp4, tmp_path / "in.mov", ffmpeg, USUAL | FREE, "-movflags", "use_metadata_tags")
+    _, notices = convert(source, tmp_path / f"out.{ending}")
+    with av.open(str(tmp_path / f"out.{ending}")) as container:
+        assert container.metadata.items() >= (USUAL | FREE).items()
+    assert not any("tags" in n for n in notices)
+
+
+def test_tags_stay_where_all_players_look_for_them(sound_mp4, tmp_path, ffmpeg):
+    """The atoms of iTunes, which give way when free keys are written."""
+    source = tagged(sound_mp4, tmp_path / "in.mp4", ffmpeg, USUAL)
+    _, notices = convert(source, tmp_path / "out.mp4")
+    content = (tmp_path / "out.mp4").read_bytes()
+    assert b"mdirappl" in content and b"\xa9nam" in content and b"A film" in content
+    assert not any("tags" in n for n in notices)
+
+
+@pytest.mark.parametrize(("ending", "kept"), [("mkv", 5), ("nut", 5), ("mp4", 2), ("ts", 0), ("avi", 2)])
+def test_tags_that_a_container_cannot_hold_are_named(ending, kept, sound_mp4, tmp_path, ffmpeg):
+    tags = {"IMDB": "tt1", "DIRECTOR": "Her", "comment": "none", "date": "2020"}
+    source = tagged(sound_mp4, tmp_path / "in.mkv", ffmpeg, tags, "-map", "0:v", "-metadata:s:v", "FOO=bar")
+    out = tmp_path / f"out.{ending}"
+    _, notices = convert(source, out)
+    with av.open(str(out)) as container:
+        there = {k.casefold() for part in (container, *container.streams) for k in part.metadata}
+    lost = {name for name in (*tags, "FOO") if name.casefold() not in there}
+    assert len(lost) == 5 - kept
+    told = [n for n in notices if "tags" in n]
+    assert len(told) == bool(lost)
+    if told:
+        named = told[0].partition(" hold ")[2].partition(";")[0]
+        assert {name.casefold() for name in named.split(", ")} == {name.casefold() for name in lost}
+
+
 def test_names_with_odd_characters(rich_mkv, tmp_path):
     for name in [
         "-dash.mkv",
