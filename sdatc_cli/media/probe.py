@@ -31,6 +31,7 @@ from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, S
 
 __all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
 
+ALPHA_TAG = "alpha_mode"  # of WebM whose transparency is a video of its own beside the packets, which no frame shows
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
 
 
@@ -117,7 +118,7 @@ def _probe_video(path: Path, container: InputContainer) -> MediaInfo:
     rate = _plausible_rate(stream.average_rate) or _plausible_rate(stream.guessed_rate)
     duration = _duration(container, stream)
     count = stream.frames or (round(duration * rate) if duration and rate else 0)
-    alpha = any(c.is_alpha for c in frame.format.components)
+    alpha = any(c.is_alpha for c in frame.format.components) or ALPHA_TAG in map(str.casefold, stream.metadata)
     color = _color(stream, frame)
     interlaced = bool(frame.interlaced_frame)
     return MediaInfo(

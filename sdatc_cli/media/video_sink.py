@@ -12,6 +12,7 @@ from av.packet import Packet
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.output_plan import OutputPlan
+from sdatc_cli.media.probe import ALPHA_TAG
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import StreamCopier, live_tags
 from sdatc_cli.media.tags import has_free_keys, lost_tags
@@ -82,8 +83,8 @@ class VideoSink:
         """Tags and chapters."""
         source = copier.input.streams[self._plan.info.video_index]
         stream = self._track.stream
-        stream.metadata.update(live_tags(source.metadata))
-        stream.metadata.pop("rotate", None)
+        tags = live_tags(source.metadata)
+        stream.metadata.update({k: v for k, v in tags.items() if k.casefold() not in ("rotate", ALPHA_TAG)})
         stream.disposition = source.disposition
         self._output.metadata.update(live_tags(copier.input.metadata))
         chapters = self._chapters(copier)

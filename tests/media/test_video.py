@@ -273,12 +273,19 @@ def test_interlaced_video_is_deinterlaced_with_a_notice(tmp_path, ffmpeg):
     assert len(times(tmp_path / "out.mkv")) == len(raw)
 
 
-def test_alpha_is_reported(tmp_path, ffmpeg):
-    source = tmp_path / "in.mkv"
-    ffmpeg("-f", "lavfi", "-i", "color=red@0.5:s=64x48:d=0.2,format=yuva420p", "-c:v", "ffv1", source)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("in.mkv", ["ffv1"]), ("in.webm", ["libvpx-vp9"]), ("in.webm", ["libvpx", "-auto-alt-ref", "0"])],
+)
+def test_alpha_is_reported_and_not_claimed_any_more(name, how, tmp_path, ffmpeg):
+    source = tmp_path / name
+    ffmpeg("-f", "lavfi", "-i", "color=red@0.5:s=64x48:d=0.2,format=yuva420p", "-c:v", *how, source)
     info = probe(source)
     assert info.has_alpha and any("transparency" in n for n in info.notices)
     convert(source, tmp_path / "out.mkv")
+    assert not probe(tmp_path / "out.mkv").has_alpha
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert "alpha_mode" not in map(str.lower, container.streams.video[0].metadata)
 
 
 def test_edit_lists_hide_what_they_hide(tmp_path, ffmpeg):
