@@ -144,7 +144,10 @@ def _probe_video(path: Path, container: InputContainer) -> MediaInfo:
         interlaced=interlaced,
         has_alpha=alpha,
         mastering=_mastering(frame),
-        notices=tuple(_notices(streams, stream.index, alpha, interlaced, color)),
+        notices=(
+            *_notices(streams, stream.index, alpha, interlaced, color),
+            *(["closed captions inside the video are left out"] if side_data(frame, Type.A53_CC) else []),
+        ),
     )
 
 

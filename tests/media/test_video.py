@@ -1,5 +1,6 @@
 """Videos of many kinds in and out: frames, times, shapes, rotation and aspect, read again from the output."""
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -286,6 +287,19 @@ def test_alpha_is_reported_and_not_claimed_any_more(name, how, tmp_path, ffmpeg)
     assert not probe(tmp_path / "out.mkv").has_alpha
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert "alpha_mode" not in map(str.lower, container.streams.video[0].metadata)
+
+
+def test_captions_inside_the_video_are_missed_aloud(tmp_path, ffmpeg):
+    """A message (SEI) with one pair of letters, as ATSC has them, before every picture of an H.264 stream."""
+    write_video(tmp_path / "plain.mkv", footage(3, 96, 64), options={"preset": "ultrafast", "x264-params": "slices=1"})
+    ffmpeg("-i", tmp_path / "plain.mkv", "-c", "copy", tmp_path / "plain.h264")
+    words = b"\xb5\x00\x31GA94\x03\x41\xff\xfc\xc1\xc2\xff"
+    message = b"\0\0\0\x01\x06\x04" + bytes([len(words)]) + words + b"\x80"
+    stream = (tmp_path / "plain.h264").read_bytes()
+    source = tmp_path / "in.h264"
+    source.write_bytes(re.sub(rb"(?:\0)?\0\0\x01[\x65\x41\x61]", lambda found: message + found[0], stream))
+    assert not any("captions" in n for n in probe(tmp_path / "plain.h264").notices)
+    assert [n for n in probe(source).notices if "captions" in n] == ["closed captions inside the video are left out"]
 
 
 def test_edit_lists_hide_what_they_hide(tmp_path, ffmpeg):
