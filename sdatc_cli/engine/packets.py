@@ -87,8 +87,9 @@ def timed(paths: list[Path], delay: int) -> Iterator[tuple[Packet, int]]:
     Each lasts until the next picture is shown, the last one shown as long as its file says. An MP4 is as long as all
     steps between decoding times and the packet that is decoded last: that one lasts as long as it must for this.
     """
-    files = itertools.chain(map(_shown, paths), [[]])
-    decoding = decoding_times(itertools.chain.from_iterable(map(_shown, paths)), delay)
+    ahead, shown = itertools.tee(map(_shown, paths))
+    decoding = decoding_times(itertools.chain.from_iterable(ahead), delay)
+    files = itertools.chain(shown, [[]])
     lead = None  # of the first picture, from decoding to showing
     end = 0
     for path, (stamps, later) in zip(paths, itertools.pairwise(files), strict=True):

@@ -69,9 +69,8 @@ def _same_sampling(bits: int) -> str:
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     """A view of a plane, (height, width) of its own, uint8 or uint16."""
     plane = frame.planes[index]
-    kind = np.dtype(
-        np.uint8 if frame.format.components[0].bits == 8 else ">u2" if frame.format.is_big_endian else "<u2"
-    )
+    deep = ">u2" if frame.format.is_big_endian else "<u2"
+    kind = np.dtype(np.uint8 if frame.format.components[0].bits == 8 else deep)
     rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)  # type: ignore[call-overload]
     return rows[: plane.height, : plane.width]
 
@@ -170,9 +169,10 @@ class Converter:
         matrix = np.column_stack([self._yuv_of_rgb * span[:, None] / most, zero]).astype(np.float32)
         frame = VideoFrame(image.shape[1], image.shape[0], _same_sampling(bits))
         planes = [_plane(frame, index) for index in range(3)]
+        left = chroma_lies_left(pix_fmt)
         for rows in _bands(len(image)):
             codes = _levels(image[rows], matrix, 2**bits - 1)
-            if chroma_lies_left(pix_fmt):
+            if left:
                 codes[:, 1:, 1:] = np.rint((codes[:, 1:, 1:] + codes[:, :-1, 1:]) / 2)
             for index, plane in enumerate(planes):
                 plane[rows] = codes[..., index]
