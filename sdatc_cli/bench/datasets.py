@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sdatc_cli.errors import InputError, UsageError
+from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import FrameReader
 
@@ -115,11 +116,6 @@ class Dataset:
     key: str
     title: str
     clips: tuple[Clip, ...]
-
-
-def eight_bits(image: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 of a uint8 or full-range uint16 image, rounded."""
-    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def frame_files(folder: Path) -> list[Path]:

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from sdatc_cli import __version__, cache
+from sdatc_cli.engine.coarseness import coarseness
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.degrade import Recipe, degrade, encoder_settings
+from sdatc_cli.media.evidence import evidence
 from sdatc_cli.media.ffmpeg import ffmpeg_version
+from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import file_quantiser
 from sdatc_cli.media.read import FrameReader
+from sdatc_models.blind import load_estimator
 
-from .datasets import Clip, eight_bits
+from .datasets import Clip
 
 SCALE = 4
 RATE = Fraction(25)
@@ -27,7 +30,7 @@ RATE = Fraction(25)
 class Compressed:
     """One compressed clip: `key` identifies how it was made from what, `frames` are (h, w, 3) RGB uint8.
 
-    `quantiser`: how coarsely, as the codec tells (media/quantiser.py).
+    `quantiser`: how coarsely, as `sdatc upscale` takes it (engine/coarseness.py).
     """
 
     path: Path
@@ -80,4 +83,4 @@ def compress(clip: Clip, digest: str, recipe: Recipe, frames: int | None, count:
         raise InputError(f"clip {clip.name}: {len(images)} frames after compression, expected {count}: {path}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Compressed(path, key, digest, images, file_quantiser(info))
+    return Compressed(path, key, digest, images, coarseness(evidence(info), load_estimator()).quantiser)

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from sdatc_cli.errors import DeviceError, InputError, ModelError, UsageError
+from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
 
-from .datasets import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_numbering, eight_bits, frame_files
+from .datasets import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_numbering, frame_files
 
 if TYPE_CHECKING:
     from sdatc_models.restorer import RestoreOptions

@@ -13,8 +13,8 @@ class Request:
     """The command line, each value checked by itself. Times are seconds.
 
     `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
-    edge of a tile, None for auto. `quantiser` is the input's, "auto" for what its codec tells, None for telling the
-    networks nothing. `protocols` may be read from besides local files.
+    edge of a tile, None for auto. `quantiser` is the input's, "auto" for what its codec and its pictures tell, None for
+    telling the networks nothing. `protocols` may be read from besides local files.
     """
 
     sources: tuple[Path, ...]

@@ -67,7 +67,8 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
     if encoding and (out.suffix.lower() not in CONTAINERS or out.is_dir()):
         raise UsageError(f"{encoding[0]}: {show(out)} holds pictures, which no video encoder makes")
     with closing(Workshop(request)) as workshop:
-        facts = workshop.restore(workshop.job(info, out, request.start, request.duration), terminal, "restoring")
+        job = workshop.job(info, out, request.start, request.duration, terminal)
+        facts = workshop.restore(job, terminal, "restoring")
     if request.as_json:
         output.print_json(facts)
 
@@ -132,7 +133,8 @@ def _restore_task(workshop: Workshop, task: Task, look: Callable[[Path], MediaIn
     except OSError as error:
         raise OutputError(f"{show(task.out.parent)}: cannot be made ({one_line(error)})") from error
     start = request.start if task.start is None else task.start
-    job = workshop.job(info, task.out, start, task.duration or request.duration)
-    facts = workshop.restore(job, output.Terminal(request.quiet, about=task.out.name), label)
+    terminal = output.Terminal(request.quiet, about=task.out.name)
+    job = workshop.job(info, task.out, start, task.duration or request.duration, terminal)
+    facts = workshop.restore(job, terminal, label)
     times = {"start": job.start, "duration": job.duration}
     return facts | {key: value for key, value in times.items() if value is not None}

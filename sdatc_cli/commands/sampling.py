@@ -26,7 +26,7 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
     targets = {folder / f"{stem}.sample-{in_seconds(moment)}.png": moment for moment in moments}
     _prepare(folder, list(targets), source, request.overwrite)
     workshop, terminal = Workshop(request), output.Terminal(request.quiet)
-    job = workshop.job(info, folder, request.start, request.duration)
+    job = workshop.job(info, folder, request.start, request.duration, terminal)
     written: list[dict[str, object]] = []
     try:
         with terminal.showing("sampling", "stills"):

@@ -37,7 +37,7 @@ Quantiser = Annotated[
     _in(
         QUALITY,
         metavar="auto|none|Q",
-        help="How coarsely the input was compressed, 0 to 51 as H.264 counts: auto asks its codec.",
+        help="How coarsely the input was compressed, 0 to 51 as H.264 counts: auto asks its codec and looks.",
     ),
 ]
 Guidance = Annotated[float | None, _in(QUALITY, help="Strength of the motion guidance, 0 for none. [default: tuned]")]

@@ -18,8 +18,10 @@ from sdatc_cli.media.info import MediaInfo
 if TYPE_CHECKING:
     import torch
 
+    from sdatc_cli.engine.coarseness import Coarseness
     from sdatc_cli.engine.job import Job, Result
     from sdatc_cli.engine.ray_engine import RayCluster
+    from sdatc_models.blind import QuantiserEstimator
     from sdatc_models.config import ModelConfig
     from sdatc_models.restorer import Restorer
 
@@ -34,7 +36,7 @@ class Workshop:
 
         self.request = request
         self._config, self._checksums = model_config(request.model)
-        self._quantisers: dict[Path, float | None] = {}
+        self._coarseness: dict[Path, Coarseness] = {}
         self._open = ExitStack()
         self._devices = pick_devices(request.device) if request.engine == "local" else []  # a cluster picks its own
         if self._devices:
@@ -47,6 +49,17 @@ class Workshop:
         return load_model(self.request.model, self._devices[0], self._dtype)
 
     @cached_property
+    def _estimator(self) -> "QuantiserEstimator":
+        """What guesses how coarsely pictures were compressed. ModelError."""
+        from sdatc_models.blind import load_estimator
+        from sdatc_models.weights import WeightsError
+
+        try:
+            return load_estimator()
+        except WeightsError as error:
+            raise ModelError(str(error)) from error
+
+    @cached_property
     def _cluster(self) -> "RayCluster":
         """The cluster, whose tasks keep the networks as long as we are on it. UsageError, DeviceError."""
         return self._open.enter_context(engines.ray_cluster(self.request))
@@ -55,25 +68,32 @@ class Workshop:
         """Leaves the cluster, if there is one; until then stdout is out of reach."""
         self._open.close()
 
-    def job(self, info: MediaInfo, out: Path, start: float | None, duration: float | None) -> "Job":
-        """One output of the request."""
+    def job(
+        self, info: MediaInfo, out: Path, start: float | None, duration: float | None, terminal: output.Terminal
+    ) -> "Job":
+        """One output of the request; the terminal hears where its codec's word was not taken. ModelError."""
         from sdatc_cli.engine.job import Job
         from sdatc_models.restorer import RestoreOptions
 
         r = self.request
-        restore = RestoreOptions(*r.network, quantiser=self._quantiser(info))
+        restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
         return Job(info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir)
 
-    def _quantiser(self, info: MediaInfo) -> float | None:
+    def _quantiser(self, info: MediaInfo, terminal: output.Terminal) -> float | None:
         """What the networks are told of how coarsely an input was compressed."""
         if not self._config.dcm.quantiser:
             return None
         if self.request.quantiser != "auto":
             return self.request.quantiser
-        if info.path not in self._quantisers:
-            self._quantisers[info.path] = isolated.quantiser(info)
-        return self._quantisers[info.path]
+        if info.path not in self._coarseness:
+            from sdatc_cli.engine.coarseness import coarseness
+
+            self._coarseness[info.path] = coarseness(isolated.evidence(info), self._estimator)
+        known = self._coarseness[info.path]
+        if known.notice:
+            terminal.notice(known.notice)
+        return known.quantiser
 
     def restore(self, job: "Job", terminal: output.Terminal, label: str) -> dict[str, Any]:
         """Runs a job and reports it; returns the facts for `--json`. Raises the classes of errors.py."""

@@ -20,9 +20,9 @@ import numpy as np
 from sdatc_cli.errors import InputError, SdatcError
 from sdatc_cli.host_memory import host_memory_ran_out
 from sdatc_cli.media.container import show
+from sdatc_cli.media.evidence import evidence
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import file_quantiser
 from sdatc_cli.media.read import Care, Frame, FrameReader
 
 HEADER = struct.Struct("<cQ")  # kind, bytes of the pickle
@@ -34,7 +34,7 @@ _LOG = 1 << 20  # bytes that codecs may say on stderr
 @dataclass(frozen=True)
 class Request:
     """What to do. With `info` its frames are read and the first `skip` of them not sent, or with
-    `quantiser` that is told alone; else `path` is probed.
+    `evidence` that of its compression alone; else `path` is probed.
 
     `memory` limits the address space in bytes. `care` is (left_out, stop, threads) of read.Care.
     """
@@ -47,7 +47,7 @@ class Request:
     duration: float | None = None
     skip: int = 0
     care: tuple[frozenset[int], int | None, bool] = (frozenset(), None, True)
-    quantiser: bool = False
+    evidence: bool = False
 
 
 class _Answers:
@@ -93,11 +93,11 @@ def main() -> None:
 
 
 def _answer(request: Request, answers: _Answers) -> Any:
-    """The MediaInfo or the quantiser that was asked for; or, after all frames, what was damaged."""
+    """The MediaInfo or the Evidence that was asked for; or, after all frames, what was damaged."""
     if request.info is None:
         return probe(request.path, request.protocols)
-    if request.quantiser:
-        return file_quantiser(request.info)
+    if request.evidence:
+        return evidence(request.info)
     care = Care(*request.care, tell=answers.tell)
     with FrameReader(request.info, request.start, request.duration, care) as reader:
         for count, frame in enumerate(reader):

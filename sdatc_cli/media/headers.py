@@ -1,15 +1,17 @@
 """The quantisers in the headers of HEVC's, AV1's, VP8's and JPEG's pictures, whose decoders do not export any.
 
-FFmpeg's bit stream filter `trace_headers` reads those of video, and tells what stands in them in FFmpeg's log alone.
-Pillow reads JPEG's.
+FFmpeg's bit stream filter `trace_headers` reads those of video (and of WebP, whose lossy pictures are VP8's), and tells
+what stands in them in FFmpeg's log alone. Pillow reads JPEG's.
 """
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
+import av
 import av.error
 import av.logging
 import numpy as np
@@ -26,6 +28,9 @@ _FILTERS = {
     "vp8": "trace_headers",
 }
 _ELEMENT = re.compile(r"\d+ +(\w+) .*= (-?\d+)\n")
+_IVF = struct.Struct("<4sHH4sHHIIII")  # FFmpeg's simplest container of VP8: of no use but to have the headers read
+_IVF_FRAME = struct.Struct("<IQ")
+_CHUNK = struct.Struct("<4sI")  # of a WebP file
 _JPEG = "mjpeg"
 _LOW = np.add.outer(range(8), range(8)) < 4  # frequencies at which small pictures have most of what they show
 _FIRST = 26  # HEVC's initial quantisation parameter, from which a set of parameters says the difference
@@ -93,6 +98,35 @@ def jpeg_step(source: Path | BytesIO) -> float | None:
         if isinstance(image, JpegImageFile) and image.quantization:
             table = np.array(next(iter(image.quantization.values())), float).reshape(8, 8)
             return float(np.exp(np.log(table.clip(min=1)[_LOW]).mean()))
+    return None
+
+
+def webp_index(source: Path | BytesIO) -> float | None:
+    """VP8's index, 0 to 127, of a WebP picture. None for anything else, a lossless or an animated one."""
+    with suppress(OSError, ValueError, struct.error):
+        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        chunk = _vp8_chunk(data)
+        if chunk is None:
+            return None
+        head = _IVF.pack(b"DKIF", 0, _IVF.size, b"VP80", 16, 16, 1, 1, 1, 0)
+        with av.open(BytesIO(head + _IVF_FRAME.pack(len(chunk), 0) + chunk), "r", format="ivf") as container:
+            headers = PictureHeaders(container.streams.video[0])
+            for packet in container.demux(video=0):
+                for value in headers.quantisers(packet):
+                    return value
+    return None
+
+
+def _vp8_chunk(data: bytes) -> bytes | None:
+    """The picture in a lossy WebP file, as VP8 has it."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = _CHUNK.unpack_from(data, at)
+        if kind == b"VP8 ":
+            return data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
     return None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.decoder import DECODE, FAILED, FRAME, HEADER, READ, STEP, Request
+from sdatc_cli.media.evidence import Evidence
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.read import Frame
 
@@ -239,13 +240,13 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
         child.end()
 
 
-def quantiser(info: MediaInfo) -> float | None:
-    """As `quantiser.file_quantiser`, in another process; None, too, where that brings the decoder down."""
-    child = _Child(Request(info.path, _memory_for(info), info, info.protocols, quantiser=True))
+def evidence(info: MediaInfo) -> Evidence:
+    """As `evidence.evidence`, in another process; nothing at all where that brings the decoder down."""
+    child = _Child(Request(info.path, _memory_for(info), info, info.protocols, evidence=True))
     try:
         return child.receive()
     except (_Died, InputError):  # reading the frames will tell
-        return None
+        return Evidence()
     finally:
         child.end()
 

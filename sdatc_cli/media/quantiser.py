@@ -1,36 +1,27 @@
-"""How coarsely a codec rounded its pictures, which the frames alone hardly show but the decoder knows.
+"""How coarsely a codec rounded its pictures, as it tells itself.
 
 Told on H.264's scale of quantisation parameters, 0 to 51, where six more double the step between two values of a
 coefficient. FFmpeg's decoders export it for H.264, VP9, MPEG-1, -2 and -4 and their kin, and the pictures of HEVC, AV1,
-VP8 and JPEG hold it in their headers (headers.py); for other codecs it is not known.
+VP8, JPEG and lossy WebP hold it in their headers (headers.py); for other codecs it is not known.
 """
 
-import itertools
 import math
 import statistics
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
-import av.error
 import numpy as np
-from av.codec import Codec
 from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from sdatc_cli.media.container import MAX_PIXELS, demux, open_input, pass_over_others
-from sdatc_cli.media.headers import PictureHeaders, jpeg_step
-from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.probe import decoded, side_data
+from sdatc_cli.media.headers import PictureHeaders, jpeg_step, webp_index
+from sdatc_cli.media.probe import side_data
 
 OPTIONS = {"export_side_data": "venc_params"}  # of a decoder, so that its frames can be asked
 _LARGEST = 51.0
-_RUN = 15  # frames or packets looked at in one place
-_PLACES = 5
 
 _PARAMETERS = struct.Struct("@INNii")  # AVVideoEncParams: blocks, their offset, bytes of a block, kind, base
 _DELTA = 4  # AVVideoBlockParams: x, y, width, height, and the difference from the base
@@ -43,16 +34,10 @@ _STEPS = {
         (0.5, 1, 12.75, 19, 28.875, 44.125, 68.75, 92.875, 125.875, 171.125, 228.5),
     ),
 }
-_STEPS["av1"] = _STEPS["vp9"]
+_STEPS |= {"av1": _STEPS["vp9"], "webp": _STEPS["vp8"]}
 # With the same steps these codecs leave less damage than H.264, or such that is better not sharpened: `lite`, which
 # learnt from H.264, came nearest to the original when it was told so much less (measured, see its card).
-BETTER = {"hevc": 5, "vp9": 4, "mjpeg": 3, "av1": 2, "vp8": 0}
-
-# Of files that round nothing, or little. Their pictures may have been compressed before, but seldom coarsely; what was
-# never compressed `lite` restores far better so than when it is told nothing (measured, see its card).
-FINE = 20.0
-_LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"})
-_FINE_CODECS = frozenset({"prores", "dnxhd", "cfhd"})
+BETTER = {"hevc": 5, "vp9": 4, "mjpeg": 3, "webp": 3, "av1": 2, "vp8": 0}
 
 
 def frame_quantiser(frame: VideoFrame, bit_depth: int = 8) -> float | None:
@@ -110,45 +95,6 @@ def run_quantiser(values: Sequence[float | None]) -> float | None:
     return float(np.quantile(telling, 0.1)) if telling else None
 
 
-def file_quantiser(info: MediaInfo) -> float | None:
-    """One number for a whole input: the median over a few places of it. FINE for lossless files and studios' codecs,
-    None where it is not known.
-
-    One number and not one a frame: what is restored by it must not change from frame to frame. InputError when the
-    input cannot be opened any more.
-    """
-    if info.kind != "video":
-        return pictures_quantiser(info.frames[:: -(-len(info.frames) // _PLACES)])
-    found = []
-    with open_input(info.path, info.protocols) as container:
-        streams = container.streams.get()
-        stream = streams[info.video_index] if info.video_index < len(streams) else None
-        if not isinstance(stream, VideoStream):
-            return None
-        pass_over_others(container, [stream])
-        stream.thread_type = "SLICE"
-        stream.codec_context.options = OPTIONS | {"max_pixels": str(MAX_PIXELS)}
-        headers = PictureHeaders(stream)
-        for place in range(_PLACES):
-            with suppress(av.error.FFmpegError, ArithmeticError):  # a seek that fails: it goes on where it is
-                if place:
-                    moment = info.start_time + (info.duration or 0) * place / _PLACES
-                    container.seek(round(moment / (stream.time_base or 1)), stream=stream)
-            values: list[float | None] = []
-            with suppress(av.error.FFmpegError, ValueError, ArithmeticError, LookupError):  # the rest cannot be read
-                if headers.tell:
-                    for packet in itertools.islice(demux(container, stream), _RUN):
-                        values += packet_quantisers(headers, packet)
-                else:
-                    for frame in itertools.islice(decoded(container, stream), _RUN):
-                        values.append(frame_quantiser(frame, info.bit_depth))
-            value = run_quantiser(values)
-            if value is None:
-                break
-            found.append(value)
-    return statistics.median(found) if found else _of_kind(stream.codec)
-
-
 def pictures_quantiser(pictures: Sequence[Path | BytesIO]) -> float | None:
     """One number for picture files that belong together: the median. None where one of them does not tell."""
     values = [_of_picture(picture) for picture in pictures]
@@ -160,10 +106,5 @@ def _of_picture(picture: Path | BytesIO) -> float | None:
     step = jpeg_step(picture)
     if step is not None:
         return _of_coded("mjpeg", step)
-    return FINE if isinstance(picture, Path) and picture.suffix.lower() in _LOSSLESS else None
-
-
-def _of_kind(codec: Codec) -> float | None:
-    """What is to be taken for true of a codec that does not tell."""
-    exact = codec.lossless and not codec.lossy and codec.canonical_name != "gif"  # whose few colours are a loss
-    return FINE if exact or codec.canonical_name in _FINE_CODECS else None
+    index = webp_index(picture)
+    return None if index is None else _of_coded("webp", index)

@@ -1,13 +1,14 @@
 """Scores the distortion control module alone on one crop of each clip: a look at a training run that takes a minute.
 
     python tests/bench/dcm_crops.py CLIP [CLIP ...] --model MODEL [--model MODEL ...]
-        [--codec libx264] [--crf 25] [--untold] [--first 0] [--whole]
+        [--codec libx264] [--crf 25] [--then CRF] [--seen] [--untold] [--first 0] [--whole]
 
 Twelve frames from number FIRST on are cropped to 256x256 in the middle, reduced four times, and encoded at the CRF (of
-`jpeg`, which makes a picture of each, that is Pillow's quality); the seventh is restored, by networks that are told the
-codec's quantiser, or not with `--untold`. Bicubic enlargement stands beside it. Give smooth clips as well as detailed
-ones: a network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the
-whole of each model as well, with its default settings, on the frame among two others on either side.
+`jpeg`, which makes a picture of each, that is Pillow's quality), with `--then` once more by x264. The seventh is
+restored by networks that are told the codec's quantiser; with `--seen` what `sdatc upscale` makes of that and of the
+pictures, with `--untold` nothing. Bicubic enlargement stands beside it. Give smooth clips as well as detailed ones: a
+network that invents texture everywhere gains on the one kind what it loses on the other. `--whole` scores the whole of
+each model as well, with its default settings, on the frame among two others on either side.
 
 `grid` tells the pattern of four pixels that a network which enlarges four times can draw: the share of the finest
 detail's variance, in windows of 64 pixels, that is the same in every cell of 4x4 pixels; the median over all windows.
@@ -33,11 +34,14 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 from sdatc_cli.bench.perceptual import DISTS, LPIPS  # noqa: E402
+from sdatc_cli.engine.coarseness import coarseness  # noqa: E402
+from sdatc_cli.media.evidence import Evidence  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
 from sdatc_cli.media.quantiser import pictures_quantiser  # noqa: E402
 from sdatc_cli.media.read import FrameReader  # noqa: E402
-from sdatc_cli.train.degradation import Damage, degrade_clip, reduce_clip  # noqa: E402
+from sdatc_cli.train.degradation import Damage, compress, degrade_clip, reduce_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
+from sdatc_models.blind import load_estimator  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
 from sdatc_models.detail import amplify  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
@@ -50,18 +54,23 @@ def tensor(*frames: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def pair(clip: Path, first: int, codec: str, crf: int) -> tuple[Tensor, Tensor, float | None]:
-    """LQ (5, 3, 64, 64) around the scored frame, its HR (1, 3, 256, 256), and the codec's quantiser."""
+def pair(clip: Path, words: argparse.Namespace) -> tuple[Tensor, Tensor, float | None]:
+    """LQ (5, 3, 64, 64) around the scored frame, its HR (1, 3, 256, 256), and the quantiser; `words` as in `main`."""
     with FrameReader(probe(clip)) as reader:
-        frames = [frame.image for frame in itertools.islice(reader, first, first + FRAMES)]
+        frames = [frame.image for frame in itertools.islice(reader, words.first, words.first + FRAMES)]
     if len(frames) < FRAMES or min(frames[0].shape[:2]) < EDGE:
-        sys.exit(f"error: {clip} has not {FRAMES} frames of at least {EDGE}x{EDGE} from number {first} on")
+        sys.exit(f"error: {clip} has not {FRAMES} frames of at least {EDGE}x{EDGE} from number {words.first} on")
     y, x = ((edge - EDGE) // 2 for edge in frames[0].shape[:2])
     hr = np.stack([frame[y : y + EDGE, x : x + EDGE] for frame in frames])
-    if codec == "jpeg":
-        lq, quantiser = jpegs(reduce_clip(hr, "bicubic"), crf)
+    if words.codec == "jpeg":
+        lq, quantiser = jpegs(reduce_clip(hr, "bicubic"), words.crf)
     else:
-        lq, quantiser = degrade_clip(hr, Damage("bicubic", codec, crf, None, 25))
+        lq, quantiser = degrade_clip(hr, Damage("bicubic", words.codec, words.crf, None, 25))
+    if words.then is not None:
+        lq, quantiser = compress(lq, Damage("bicubic", "libx264", words.then, None, 25))
+    if words.seen:
+        known = coarseness(Evidence(quantiser, [lq[SCORED], lq[-1]]), load_estimator())
+        quantiser = known.quantiser
     return tensor(*lq[SCORED - REACH : SCORED + REACH + 1]), tensor(hr[SCORED]), quantiser
 
 
@@ -102,11 +111,14 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--codec", choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1", "jpeg"], default="libx264")
     parser.add_argument("--crf", type=int, default=25)
+    parser.add_argument("--then", type=int)
+    parser.add_argument("--seen", action="store_true")
     parser.add_argument("--untold", action="store_true")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--whole", action="store_true")
     words = parser.parse_args()
-    pairs = [pair(clip, words.first, words.codec, words.crf) for clip in words.clips]
+    pairs = [pair(clip, words) for clip in words.clips]
+    print("told", *(quantiser if quantiser is None else round(quantiser) for _, _, quantiser in pairs))
     if words.untold:
         pairs = [(lq, hr, None) for lq, hr, _ in pairs]
     methods = {"bicubic": lambda lq, quantiser: enlarge(lq[REACH : REACH + 1], (EDGE, EDGE))}

@@ -27,13 +27,15 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 from sdatc_cli.bench.temporal import Motion, motion, warping_error  # noqa: E402
+from sdatc_cli.engine.coarseness import coarseness  # noqa: E402
 from sdatc_cli.engine.device import pick_dtype  # noqa: E402
 from sdatc_cli.engine.memory import Frugal  # noqa: E402
 from sdatc_cli.engine.restore import restore_frames  # noqa: E402
+from sdatc_cli.media.evidence import evidence  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
-from sdatc_cli.media.quantiser import file_quantiser  # noqa: E402
 from sdatc_cli.media.read import Frame, FrameReader  # noqa: E402
 from sdatc_models import weights  # noqa: E402
+from sdatc_models.blind import load_estimator  # noqa: E402
 from sdatc_models.restorer import RestoreOptions, Restorer  # noqa: E402
 
 SCALE, AREA, CROP, LINES = 4, 16, 160, 8
@@ -76,7 +78,7 @@ def look(clip: Path, first: int, count: int, restorer: Restorer, options: Restor
     size = (inputs[0].shape[1] * SCALE, inputs[0].shape[0] * SCALE)
     large = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in inputs]
     motions = [motion(one, following) for one, following in itertools.pairwise(large)]
-    told = replace(options, quantiser=file_quantiser(info))
+    told = replace(options, quantiser=coarseness(evidence(info), load_estimator()).quantiser)
     network = Frugal(restorer, told, lambda line: print(line, file=sys.stderr))
     restored = [frame.image for frame in restore_frames(frames, network)]
     calm = row(f"{clip.stem} bicubic", large, inputs, motions, 0)

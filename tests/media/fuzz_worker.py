@@ -17,9 +17,9 @@ import av
 from sdatc_cli.errors import SdatcError
 from sdatc_cli.media import isolated
 from sdatc_cli.media.container import open_input
+from sdatc_cli.media.evidence import evidence
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import file_quantiser
 from sdatc_cli.media.read import FrameReader
 from sdatc_cli.media.write import MediaWriter
 from tests.media.clips import FAST, enlarge
@@ -33,7 +33,7 @@ def handle(path: Path, folder: Path, apart: bool) -> dict[str, Any]:
     """Read a file and write what was read. Nothing but a SdatcError is a decent failure."""
     frames = 0
     info = isolated.probe(path) if apart else probe(path)
-    (isolated.quantiser if apart else file_quantiser)(info)
+    (isolated.evidence if apart else evidence)(info)
     out = folder / "out.mkv"
     with (isolated.IsolatedReader if apart else FrameReader)(info) as reader:
         if info.width * info.height > 640 * 480:  # a lying header: reading is enough

@@ -12,10 +12,12 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from sdatc_cli.media import isolated
+from sdatc_cli.media.evidence import Evidence, evidence
 from sdatc_cli.media.headers import PictureHeaders
 from sdatc_cli.media.images import write_image
+from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
-from sdatc_cli.media.quantiser import BETTER, FINE, OPTIONS, file_quantiser, frame_quantiser, run_quantiser
+from sdatc_cli.media.quantiser import BETTER, OPTIONS, frame_quantiser, pictures_quantiser, run_quantiser
 from tests.media.clips import footage, write_video
 
 CONSTANT = "qp={}:ipratio=1:pbratio=1"  # the same for I-, P- and B-frames
@@ -23,6 +25,10 @@ CONSTANT = "qp={}:ipratio=1:pbratio=1"  # the same for I-, P- and B-frames
 
 def encoded(path: Path, codec: str, frames: int = 12, pix_fmt: str = "yuv420p", **options: str) -> Path:
     return write_video(path, footage(frames, 96, 64), codec=codec, pix_fmt=pix_fmt, options=options)
+
+
+def quantiser_of(info: MediaInfo) -> float | None:
+    return evidence(info).quantiser
 
 
 def quantisers(path: Path, bit_depth: int = 8) -> list[float | None]:
@@ -36,7 +42,7 @@ def test_h264_tells_what_the_encoder_was_told(qp: int, tmp_path: Path) -> None:
     path = encoded(tmp_path / "in.mkv", "libx264", **{"x264-params": CONSTANT.format(qp) + ":deblock=0"})
     told = [value for value in quantisers(path) if value]  # 0: a frame that only copies
     assert len(told) > 6 and told == pytest.approx([qp] * len(told), abs=0.5)
-    assert file_quantiser(probe(path)) == pytest.approx(qp, abs=0.5)
+    assert quantiser_of(probe(path)) == pytest.approx(qp, abs=0.5)
 
 
 def test_deep_h264_counts_as_the_flat_one_does(tmp_path: Path) -> None:
@@ -46,7 +52,7 @@ def test_deep_h264_counts_as_the_flat_one_does(tmp_path: Path) -> None:
         for name in ("yuv420p", "yuv420p10le")
     )
     assert probe(deep).bit_depth == 10
-    steps = [file_quantiser(probe(path)) for path in (flat, deep)]
+    steps = [quantiser_of(probe(path)) for path in (flat, deep)]
     assert steps[0] is not None and steps[1] == pytest.approx(steps[0], abs=1.5)
 
 
@@ -55,7 +61,7 @@ def test_mpeg_tells_its_step_on_the_scale_of_h264(codec: str, quantiser: int, tm
     """Both step by twice their quantiser; H.264's step is 0.625 * 2 ** (QP / 6)."""
     path = encoded(tmp_path / "in.mkv", codec, qmin=str(quantiser), qmax=str(quantiser))
     expected = 6 * math.log2(2 * quantiser / 0.625)
-    assert file_quantiser(probe(path)) == pytest.approx(expected, abs=0.2)
+    assert quantiser_of(probe(path)) == pytest.approx(expected, abs=0.2)
 
 
 @pytest.mark.parametrize("quantiser, step", [(10, 47), (30, 152), (40, 305), (58, 1173)])
@@ -64,7 +70,7 @@ def test_vp9_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_
     number = str(quantiser)
     options = {"qmin": number, "qmax": number, "crf": number, "b": "0", "deadline": "realtime", "auto-alt-ref": "0"}
     path = encoded(tmp_path / "in.webm", "libvpx-vp9", **options)
-    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["vp9"], abs=0.4)
+    assert quantiser_of(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["vp9"], abs=0.4)
 
 
 @pytest.mark.parametrize("name", ["in.mp4", "in.mkv", "in.ts", "in.hevc"])
@@ -72,7 +78,7 @@ def test_vp9_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_
 def test_hevc_tells_what_the_encoder_was_told(qp: int, name: str, tmp_path: Path) -> None:
     """Less what its pictures are better by than H.264's; from sets of parameters apart or among the pictures."""
     path = encoded(tmp_path / name, "libx265", **{"x265-params": CONSTANT.format(qp) + ":log-level=none"})
-    assert file_quantiser(probe(path)) == qp - BETTER["hevc"]
+    assert quantiser_of(probe(path)) == qp - BETTER["hevc"]
 
 
 def test_deep_hevc_counts_as_the_flat_one_does(tmp_path: Path) -> None:
@@ -83,7 +89,7 @@ def test_deep_hevc_counts_as_the_flat_one_does(tmp_path: Path) -> None:
         for name in ("yuv420p", "yuv420p10le")
     )
     assert probe(deep).bit_depth == 10
-    steps = [file_quantiser(probe(path)) for path in (flat, deep)]
+    steps = [quantiser_of(probe(path)) for path in (flat, deep)]
     assert steps[0] is not None and steps[1] == pytest.approx(steps[0], abs=1.5)
 
 
@@ -93,7 +99,7 @@ def test_av1_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, pix_
     """As VP9, from which it has the numbers of its encoders and its table of steps; deeper formats count the same."""
     options = {"preset": "12", "svtav1-params": f"rc=0:qp={quantiser}:aq-mode=0:keyint=1"}
     path = write_video(tmp_path / "in.mp4", footage(6, 96, 64), codec="libsvtav1", pix_fmt=pix_fmt, options=options)
-    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["av1"], abs=0.4)
+    assert quantiser_of(probe(path)) == pytest.approx(6 * math.log2(step / 8 / 0.625) - BETTER["av1"], abs=0.4)
 
 
 @pytest.mark.parametrize("quantiser, step", [(10, 16), (40, 68), (60, 239)])
@@ -102,7 +108,7 @@ def test_vp8_tells_its_step_on_the_scale_of_h264(quantiser: int, step: int, tmp_
     number = str(quantiser)
     options = {"qmin": number, "qmax": number, "crf": number, "b": "0", "deadline": "realtime", "auto-alt-ref": "0"}
     path = encoded(tmp_path / "in.webm", "libvpx", **options)
-    assert file_quantiser(probe(path)) == pytest.approx(6 * math.log2(step / 2 / 0.625), abs=0.4)
+    assert quantiser_of(probe(path)) == pytest.approx(6 * math.log2(step / 2 / 0.625), abs=0.4)
 
 
 def test_hidden_pictures_of_av1_tell_too(tmp_path: Path) -> None:
@@ -132,7 +138,7 @@ def test_a_later_set_of_parameters_counts_for_the_pictures_behind_it(tmp_path: P
 
 
 def test_stronger_compression_has_a_greater_quantiser(tmp_path: Path) -> None:
-    found = [file_quantiser(probe(encoded(tmp_path / f"{crf}.mp4", "libx264", crf=str(crf)))) for crf in (15, 25, 35)]
+    found = [quantiser_of(probe(encoded(tmp_path / f"{crf}.mp4", "libx264", crf=str(crf)))) for crf in (15, 25, 35)]
     assert None not in found and found == sorted(found, key=float)  # type: ignore[arg-type]
 
 
@@ -160,7 +166,7 @@ def test_jpeg_tells_its_step_on_the_scale_of_h264(step: int, tmp_path: Path) -> 
             packet.time_base, packet.stream = Fraction(1, 25), stream
             out.mux(packet)
     expected = 6 * math.log2(step / 0.625) - BETTER["mjpeg"]
-    assert [file_quantiser(probe(path)) for path in (stills[0], folder, video)] == pytest.approx([expected] * 3)
+    assert [quantiser_of(probe(path)) for path in (stills[0], folder, video)] == pytest.approx([expected] * 3)
 
 
 def test_a_jpeg_counts_by_its_lower_frequencies(tmp_path: Path) -> None:
@@ -169,49 +175,58 @@ def test_a_jpeg_counts_by_its_lower_frequencies(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(picture, quality=50)
     low = [16, 11, 10, 16, 12, 12, 14, 14, 13, 14]
     expected = 6 * (sum(map(math.log2, low)) / len(low) - math.log2(0.625)) - BETTER["mjpeg"]
-    assert file_quantiser(probe(picture)) == pytest.approx(expected)
+    assert quantiser_of(probe(picture)) == pytest.approx(expected)
 
 
-def test_numbered_frames_of_several_kinds_count_together(tmp_path: Path) -> None:
-    """A lossless one as one that was compressed finely; one that cannot tell keeps all from telling."""
+def test_numbered_frames_of_several_kinds_tell_nothing_together(tmp_path: Path) -> None:
+    """Where one of them cannot tell."""
     jpeg(tmp_path / "1.jpg", 60)
-    told = file_quantiser(probe(tmp_path))
-    write_image(tmp_path / "2.png", np.zeros((64, 96, 3), np.uint8))
-    assert told is not None and file_quantiser(probe(tmp_path)) == pytest.approx((told + FINE) / 2)
-    write_image(tmp_path / "3.webp", np.zeros((64, 96, 3), np.uint8))
-    assert file_quantiser(probe(tmp_path)) is None
+    jpeg(tmp_path / "2.jpg", 20)
+    assert quantiser_of(probe(tmp_path)) is not None
+    write_image(tmp_path / "3.png", np.zeros((64, 96, 3), np.uint8))
+    assert quantiser_of(probe(tmp_path)) is None
+
+
+def test_lossy_webp_tells_what_vp8_would(tmp_path: Path) -> None:
+    """Less the better its quality; also with transparency, which wraps it differently."""
+    picture = Image.fromarray(footage(1, 96, 64)[0])
+    paths = [tmp_path / f"{quality}.webp" for quality in (90, 50, 10)]
+    for path in paths:
+        picture.save(path, "WEBP", quality=int(path.stem))
+    found = [quantiser_of(probe(path)) for path in paths]
+    assert None not in found and found == sorted(found, key=float) and found[2] - found[0] > 12  # type: ignore[operator]
+    shaped = picture.convert("RGBA")
+    shaped.putalpha(Image.new("L", shaped.size, 128))
+    shaped.save(tmp_path / "alpha.webp", "WEBP", quality=50)
+    assert quantiser_of(probe(tmp_path / "alpha.webp")) == pytest.approx(found[1], abs=1)
+    (tmp_path / "cut.webp").write_bytes(paths[0].read_bytes()[:25])
+    assert pictures_quantiser([tmp_path / "cut.webp"]) is None
 
 
 def test_broken_motion_jpeg_tells_what_it_can(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.avi", footage(12, 96, 64), codec="mjpeg", pix_fmt="yuvj420p")
-    whole = file_quantiser(probe(path))
+    whole = quantiser_of(probe(path))
     data = bytearray(path.read_bytes())
     tables = [match.start() for match in re.finditer(b"\xff\xdb", data)]
     assert len(tables) >= 12
     for at in tables[1::2]:
         data[at + 1] = 0xFE  # a comment
     path.write_bytes(data)
-    assert whole is not None and file_quantiser(probe(path)) == pytest.approx(whole, abs=2)
-
-
-@pytest.mark.parametrize(
-    "name, codec, pix_fmt",
-    [("in.mkv", "ffv1", "yuv420p"), ("in.avi", "huffyuv", "yuv422p"), ("in.mov", "prores_ks", "yuv422p10le")],
-)
-def test_what_was_kept_whole_counts_as_finely_compressed(name: str, codec: str, pix_fmt: str, tmp_path: Path) -> None:
-    assert file_quantiser(probe(encoded(tmp_path / name, codec, pix_fmt=pix_fmt))) == FINE
-    picture = tmp_path / "in.tif"
-    write_image(picture, np.zeros((32, 32, 3), np.uint8))
-    assert file_quantiser(probe(picture)) == FINE
+    assert whole is not None and quantiser_of(probe(path)) == pytest.approx(whole, abs=2)
 
 
 def test_what_is_not_told_is_not_known(tmp_path: Path) -> None:
+    """Old codecs, and those that round nothing, whose pictures may have been compressed before."""
     animation = write_video(tmp_path / "in.gif", footage(3, 96, 64), codec="gif", pix_fmt="rgb8")
-    theirs = encoded(tmp_path / "in.avi", "cinepak", 3, pix_fmt="rgb24")
+    old = encoded(tmp_path / "in.avi", "cinepak", 3, pix_fmt="rgb24")
+    exact, studio = (
+        encoded(tmp_path / "in.mkv", "ffv1"),
+        encoded(tmp_path / "in.mov", "prores_ks", pix_fmt="yuv422p10le"),
+    )
     picture = tmp_path / "in.webp"
-    write_image(picture, np.zeros((32, 32, 3), np.uint8))
-    assert [file_quantiser(probe(path)) for path in (animation, theirs, picture)] == [None] * 3
-    assert set(quantisers(theirs)) == {None}
+    write_image(picture, np.zeros((32, 32, 3), np.uint8))  # without loss
+    assert [quantiser_of(probe(path)) for path in (animation, old, exact, studio, picture)] == [None] * 5
+    assert set(quantisers(old)) == {None}
 
 
 def test_a_run_counts_by_its_finest_frames_and_not_by_copies() -> None:
@@ -233,17 +248,19 @@ def test_a_later_change_counts(tmp_path: Path) -> None:
             packet.pts = packet.dts = number
             packet.time_base, packet.stream = source.streams.video[0].average_rate ** -1, stream
             out.mux(packet)
-    assert file_quantiser(probe(whole)) == pytest.approx(40, abs=0.5)
+    assert quantiser_of(probe(whole)) == pytest.approx(40, abs=0.5)
 
 
 def test_another_process_tells_the_same_and_its_death_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = probe(encoded(tmp_path / "in.mkv", "libx264", crf="30"))
-    assert isolated.quantiser(info) == file_quantiser(info) is not None
+    theirs, ours = isolated.evidence(info), evidence(info)
+    assert theirs.quantiser == ours.quantiser is not None
+    assert len(ours.pictures) == 10 and all(map(np.array_equal, theirs.pictures, ours.pictures))
     monkeypatch.setenv("FAULT", "start 0")
     monkeypatch.setattr(isolated, "PROGRAM", "tests.media.faulty_decoder")
-    assert isolated.quantiser(info) is None
+    assert isolated.evidence(info) == Evidence()
     monkeypatch.undo()
     info.path.unlink()
-    assert isolated.quantiser(info) is None, "reading its frames will tell"
+    assert isolated.evidence(info) == Evidence(), "reading its frames will tell"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from sdatc_cli.bench import datasets
 from sdatc_cli.errors import InputError, UsageError
+from sdatc_cli.media.images import eight_bits
 from tests.conftest import texture
 
 
@@ -111,7 +112,7 @@ def test_the_digest_follows_the_content(tmp_path: Path) -> None:
 
 def test_sixteen_bits_are_rounded_to_eight() -> None:
     deep = np.array([[[0, 128, 129], [257, 65535, 65406]]], np.uint16)
-    assert datasets.eight_bits(deep).tolist() == [[[0, 0, 1], [1, 255, 254]]]
+    assert eight_bits(deep).tolist() == [[[0, 0, 1], [1, 255, 254]]]
 
 
 def test_vid4_is_read_whole(shared: Path) -> None:
