@@ -189,12 +189,12 @@ def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], Non
     try:
         earlier = journal.begin(identity, job.resume)
         left = (expected_frames(job.info, job.start, job.duration) or 0) - sum(s.frames for s in journal.segments)
-        check_room(journal.folder.parent, job.size, max(left, 0))
+        short = check_room(journal, job.size, max(left, 0))
     except BaseException:
         journal.abandon()
         raise
-    if earlier:
-        notice(earlier)
+    for line in filter(None, [earlier, short]):
+        notice(line)
     return journal
 
 

@@ -14,17 +14,33 @@ from sdatc_cli.media.video_sink import VideoSink
 
 MARGIN = 64 << 20  # bytes of disk that are left free
 BYTES_PER_PIXEL = 0.04  # of output: 16 Mbit/s at 1080p; stretches and the joined file both need them
+CLEARLY = 0.25  # of that is more than any film can do without
 
 
-def check_room(folder: Path, size: tuple[int, int], frames: int) -> None:
-    """OutputError when the disk of `folder` has clearly too little room for so many frames of (width, height)."""
-    need = 2 * int(size[0] * size[1] * frames * BYTES_PER_PIXEL) + MARGIN
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise OutputError(
-            f"{show(folder)}: the output needs about {need / 1e9:.1f} GB while it is made, and {free / 1e9:.1f} GB are "
-            "free; make room, or give --work-dir on another disk"
-        )
+def check_room(journal: Journal, size: tuple[int, int], frames: int) -> str | None:
+    """What to say when so many more frames of (width, height) may find no room; OutputError if clearly none."""
+    more = int(size[0] * size[1] * frames * BYTES_PER_PIXEL)
+    for folder, need in _wanted(journal, more, _written(journal) + more).items():
+        free = shutil.disk_usage(folder).free
+        needs = f"{show(folder)}: the output needs about {need / 1e9:.1f} GB there while it is made"
+        needs += f", and {free / 1e9:.1f} GB are free"
+        if free < CLEARLY * need + MARGIN:
+            raise OutputError(f"{needs}; make room, or give --work-dir on another disk")
+        if free < need + MARGIN:
+            return needs
+    return None
+
+
+def _written(journal: Journal) -> int:
+    return sum(segment.size for segment in journal.segments)
+
+
+def _wanted(journal: Journal, stretches: int, output: int) -> dict[Path, int]:
+    """The bytes that the disk of the stretches must have free, and that of the output where it is another."""
+    work, out = journal.folder.parent, journal.out.absolute().parent
+    if work.stat().st_dev == out.stat().st_dev:
+        return {work: stretches + output}
+    return {work: stretches, out: output}
 
 
 def check_settings(plan: OutputPlan, folder: Path) -> None:
@@ -35,10 +51,9 @@ def check_settings(plan: OutputPlan, folder: Path) -> None:
 def record(journal: Journal, segment: Segment) -> None:
     """Notes a finished stretch. OSError; ENOSPC as soon as the joined output would not fit any more."""
     journal.append(segment)
-    written = sum(segment.size for segment in journal.segments)
-    free = shutil.disk_usage(journal.folder).free
-    if free < written + MARGIN:  # the joined output needs as much again
-        raise OSError(errno.ENOSPC, "the disk is nearly full")
+    for folder, need in _wanted(journal, 0, _written(journal)).items():
+        if shutil.disk_usage(folder).free < need + MARGIN:
+            raise OSError(errno.ENOSPC, "the disk is nearly full", str(folder))
 
 
 def join(journal: Journal, plan: OutputPlan) -> list[str]:
@@ -62,5 +77,7 @@ def trouble(journal: Journal, error: OSError) -> OutputError:
     kept = sum(segment.frames for segment in journal.segments)
     again = f"; {kept} finished frames are kept, the same command goes on from there" if kept else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"{show(journal.folder.parent)}: the disk is full{again}")
+        work, out = journal.folder.parent, journal.out.absolute().parent
+        full = out if error.filename == str(out) else work
+        return OutputError(f"{show(full)}: the disk is full{again}")
     return OutputError(f"{show(journal.out)}: cannot be written ({one_line(error)}){again}")
