@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from av.video.frame import VideoFrame
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +26,8 @@ from torch import Tensor
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO), str(REPO / "models")]
 
+from sdatc_cli.media.color import Converter, resolve  # noqa: E402
+from sdatc_cli.media.info import ColorInfo  # noqa: E402
 from sdatc_cli.media.quantiser import pictures_quantiser  # noqa: E402
 from sdatc_cli.train.clips import (  # noqa: E402
     PHOTO_SUFFIXES,
@@ -36,7 +39,7 @@ from sdatc_cli.train.clips import (  # noqa: E402
     video_clip,
     video_frames,
 )
-from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip  # noqa: E402
+from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip, swscaled  # noqa: E402
 from sdatc_models.blind import BLOCK, FINEST, QuantiserEstimator, features  # noqa: E402
 
 HR_EDGE, EDGE, RUN, KEPT = 512, 128, 15, 3
@@ -84,6 +87,12 @@ def jpegs(clip: np.ndarray, quality: int) -> tuple[np.ndarray, float | None]:
     return np.stack([np.asarray(Image.open(file)) for file in files]), pictures_quantiser(files[:1])
 
 
+def read(frame: VideoFrame) -> np.ndarray:
+    """As `sdatc upscale` converts it, whose values are finer than those of swscale's quick conversion."""
+    color = resolve(ColorInfo(), frame.width, frame.height, False)
+    return Converter(color).to_rgb(frame, frame.width, frame.height, deep=False)
+
+
 def damaged(hr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float | None, int]:
     """A clip (n, 4h, 4w, 3) uint8, reduced and compressed, its quantiser, and which of KINDS was done to it."""
     hr = sharpened(hr, rng)
@@ -91,14 +100,16 @@ def damaged(hr: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float
     lq = softened(reduce_clip(hr, damage.kernel), rng)
     chance = rng.random()
     if chance < 0.5:
-        return *compress(lq, damage), 0
+        return *compress(lq, damage, read), 0
     if chance < 0.58:
-        return lq, FINEST, 1
+        exact = Damage("bicubic", "ffv1", 0, None, 25)
+        return compress(lq, exact, read)[0] if rng.random() < 0.5 else lq, FINEST, 1
     if chance < 0.72:
         return *jpegs(lq, int(rng.integers(20, 99))), 2
-    lq, first = compress(lq, Damage("bicubic", "libx264", int(rng.integers(18, 43)), None, 25))
+    between = read if rng.random() < 0.5 else swscaled
+    lq, first = compress(lq, Damage("bicubic", "libx264", int(rng.integers(18, 43)), None, 25), between)
     codec = str(rng.choice(["libx264", "libx264", "libx265"]))
-    lq, second = compress(lq, Damage("bicubic", codec, int(rng.integers(8, 33)), None, 25))
+    lq, second = compress(lq, Damage("bicubic", codec, int(rng.integers(8, 33)), None, 25), read)
     return lq, together(first, second), 3
 
 

@@ -1,5 +1,6 @@
 """Random real degradation for training: reduce four times, encode with a real codec, decode."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -56,7 +57,14 @@ def reduce_clip(clip: np.ndarray, kernel: str) -> np.ndarray:
     return np.stack([reduce(frame) for frame in clip])
 
 
-def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:
+def swscaled(frame: av.VideoFrame) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of a frame, by swscale's quick conversion."""
+    return frame.to_ndarray(format="rgb24", threads=1)
+
+
+def compress(
+    clip: np.ndarray, damage: Damage, to_rgb: Callable[[av.VideoFrame], np.ndarray] = swscaled
+) -> tuple[np.ndarray, float | None]:
     """Encode and decode (n, h, w, 3) uint8 in memory, 4:2:0, default preset; same shape back, and the quantiser.
 
     In one thread each: those of PyAV's decoders and frames live until Python collects them, and would pile up by the
@@ -88,7 +96,7 @@ def compress(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None
             frames += packet.decode()
             told += quantiser.packet_quantisers(headers, packet)
     told += map(quantiser.frame_quantiser, frames)
-    decoded = np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
+    decoded = np.stack([to_rgb(frame) for frame in frames])
     if decoded.shape != clip.shape:
         raise ValueError(f"{damage.codec} returned {decoded.shape} for {clip.shape}")
     return decoded, quantiser.run_quantiser(told)
