@@ -24,25 +24,29 @@ SHAPE_RATIOS = special.gamma(2 / SHAPES) ** 2 / (special.gamma(1 / SHAPES) * spe
 
 
 @functools.cache
-def pristine() -> tuple[np.ndarray, np.ndarray]:
-    """Mean (36,) and covariance (36, 36) of the pristine photographs' features; ModelError with the install line."""
+def pristine() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (36,) and covariance (36, 36) of the pristine photographs' features, and the Gaussian window (7, 7) that
+    they were measured with; ModelError with the install line.
+    """
     spec = importlib.util.find_spec("mmagic")
     path = Path(spec.origin).parent / "evaluation/metrics/niqe_pris_params.npz" if spec and spec.origin else None
     if path is None or not path.is_file():
         raise ModelError(f"NIQE's pristine model is not installed; run: {INSTALL}")
     with np.load(path) as model:
-        return model["mu_pris_param"].ravel(), model["cov_pris_param"]
+        return model["mu_pris_param"].ravel(), model["cov_pris_param"], model["gaussian_window"]
 
 
 def asymmetric_gaussian(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shape, left and right scale of an asymmetric generalised Gaussian fitted by moments to each row (B, P)."""
+    """Shape, left and right scale of an asymmetric generalised Gaussian fitted by moments to each row (B, P).
+
+    The scales are nan, as in the authors' release, where a row has no value on one side of 0: a flat block.
+    """
 
     def deviation(side: np.ndarray) -> np.ndarray:
-        count = side.sum(1)
-        return np.sqrt(np.where(side, values**2, 0).sum(1) / np.maximum(count, 1))
+        return np.sqrt(np.where(side, values**2, 0).sum(1) / side.sum(1))
 
-    left, right = deviation(values < 0), deviation(values > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        left, right = deviation(values < 0), deviation(values > 0)
         skew = left / right
         ratio = np.abs(values).mean(1) ** 2 / (values**2).mean(1)
         wanted = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
@@ -51,11 +55,15 @@ def asymmetric_gaussian(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return shape, left * spread, right * spread
 
 
-def normalised(image: np.ndarray) -> np.ndarray:
-    """Local mean removed and local deviation (plus 1) divided out, Gaussian window 7x7 of sigma 7/6."""
+def normalised(image: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Local mean removed and local deviation (plus 1) divided out.
+
+    In one pass over `window`, not one for each axis: what rounding leaves of a flat area decides on which side of 0 its
+    values are counted, and this leaves the same as the reference.
+    """
 
     def blur(x: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(x, (7, 7), 7 / 6, borderType=cv2.BORDER_REPLICATE)
+        return cv2.filter2D(x, -1, window, borderType=cv2.BORDER_REPLICATE)
 
     mean = blur(image)
     return (image - mean) / (np.sqrt(np.abs(blur(image**2) - mean**2)) + 1)
@@ -95,18 +103,19 @@ def half_weights(size: int) -> np.ndarray:
 
 
 def niqe(image: np.ndarray) -> float:
-    """NIQE of an (H, W, 3) RGB uint8 image, lower is better; nan when it holds fewer than two 96x96 blocks."""
-    mean, covariance = pristine()
+    """NIQE of an (H, W, 3) RGB uint8 image, lower is better; nan with fewer than two 96x96 blocks that are not flat."""
+    mean, covariance, window = pristine()
     grey = np.rint(luma(image))
     height, width = (edge // BLOCK * BLOCK for edge in grey.shape)
     if height * width < 2 * BLOCK * BLOCK:
         return float("nan")
     grey = grey[:height, :width]
     reduced = half_weights(height) @ grey @ half_weights(width).T
-    found = np.concatenate([features(normalised(grey), BLOCK), features(normalised(reduced), BLOCK // 2)], 1)
-    found = found[~np.isnan(found).any(1)]
-    if len(found) < 2:
+    scales = (grey, BLOCK), (reduced, BLOCK // 2)
+    found = np.concatenate([features(normalised(picture, window), block) for picture, block in scales], 1)
+    whole = found[~np.isnan(found).any(1)]
+    if len(whole) < 2:
         return float("nan")
-    difference = found.mean(0) - mean
-    pooled = np.linalg.pinv((covariance + np.cov(found, rowvar=False)) / 2)
+    difference = np.nanmean(found, 0) - mean  # of flat blocks, too, what there is, as in the authors' release
+    pooled = np.linalg.pinv((covariance + np.cov(whole, rowvar=False)) / 2)
     return float(np.sqrt(difference @ pooled @ difference))

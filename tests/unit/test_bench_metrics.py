@@ -101,6 +101,19 @@ def test_niqe_agrees_with_pyiqa() -> None:
     assert math.isnan(niqe(soft[:96, :96])), "one block has no covariance"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("mmagic") is None, reason="mmagic's NIQE model is not installed")
+def test_niqe_of_flat_blocks_agrees_with_mmagic() -> None:
+    """The reference values are those of mmagic 1.2.0's own code for the same luma."""
+    from sdatc_cli.bench.niqe import niqe
+
+    bars, corner = np.zeros((384, 384, 3), np.uint8), blurred(texture(288, 384, 5), 1.2)
+    bars[96:288] = corner[:192]
+    corner[:96, :192] = 255
+    assert niqe(bars) == pytest.approx(14.853, abs=0.01)
+    assert niqe(corner) == pytest.approx(7.7616, abs=0.01)
+    assert math.isnan(niqe(np.zeros((192, 192, 3), np.uint8)))
+
+
 def test_niqe_without_its_model_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     from sdatc_cli.bench import niqe
 
