@@ -28,7 +28,7 @@ Progress = Callable[[int, int | None], None]
 class Settings:
     """What to run. `frames`: the first so many of each clip (None: all); every `every`-th is scored.
 
-    `quick`: metrics built on VGG16 look at one frame a clip. `save_frames`: keep all restored frames as PNGs.
+    `quick`: metrics built on VGG16 look at one frame a clip. `save_frames`: keep the scored frames as PNGs.
     """
 
     dataset: Dataset
@@ -116,7 +116,7 @@ class Run:
             child.close()
 
     def _score_sets(self) -> None:
-        """FID, which compares all frames of all clips at once."""
+        """FID, which compares all scored frames of all clips at once."""
         frames = self.workspace.folder / "frames"
         for method in self.settings.methods:
             for crf in self.settings.crfs:
@@ -147,12 +147,13 @@ class Run:
             if self.workspace.kept:
                 pictures.keep_input(self.workspace.pictures, job, truth)
             units += [unit for method in self.settings.methods if (unit := self._unit(method, job, compressed, truth))]
+        if self.settings.save_frames:
+            folder = self.workspace.folder / "frames" / pictures.TRUTH / clip.name
+            export_png(folder, truth, range(len(truth)), self._wanted(len(truth)))
         if not units:
             self._advance(len(truth))
             return []
         raw = RawVideo.write(self.workspace.raw(Unit(pictures.TRUTH, clip.name, 0)), truth, range(len(truth)))
-        if self.settings.save_frames:
-            export_png(self.workspace.folder / "frames" / pictures.TRUTH / clip.name, truth, range(len(truth)))
         future = scorer.submit(score, raw, [video for _, _, video, _ in units], self._plan(len(truth)))
         return [_Pending(clip, raw, units, future)]
 
@@ -217,7 +218,7 @@ class Run:
         if self.workspace.kept:
             pictures.keep(self.workspace.pictures / unit.stem, video.pixels(), video.frames, job.wanted)
         if self.settings.save_frames:
-            export_png(self.workspace.folder / "frames" / unit.stem, video.pixels(), video.frames)
+            export_png(self.workspace.folder / "frames" / unit.stem, video.pixels(), video.frames, job.wanted)
         self.workspace.note_frames(unit, fingerprint, video, speed)
         return video, speed
 

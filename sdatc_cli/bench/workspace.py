@@ -81,11 +81,16 @@ class Workspace:
         shutil.rmtree(self.folder / "raw", ignore_errors=True)
 
 
-def export_png(folder: Path, images: Sequence[np.ndarray] | np.ndarray, frames: Sequence[int]) -> None:
-    """Writes frames as 00000000.png, ... named by their index."""
+def export_png(
+    folder: Path, images: Sequence[np.ndarray] | np.ndarray, frames: Sequence[int], wanted: Sequence[int]
+) -> None:
+    """Writes the wanted ones of `frames` as 00000000.png, ... named by their index, in place of an earlier run's."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{'[0-9]' * 8}.png"):
+        old.unlink()
     for index, image in zip(frames, images, strict=True):
-        Image.fromarray(image).save(folder / f"{index:08d}.png", compress_level=1)
+        if index in wanted:
+            Image.fromarray(image).save(folder / f"{index:08d}.png", compress_level=1)
 
 
 @contextmanager

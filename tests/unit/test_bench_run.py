@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sdatc_cli.bench import command, fidelity, inputs, scoring
-from sdatc_cli.bench.workspace import Unit, Workspace
+from sdatc_cli.bench.workspace import Unit, Workspace, export_png
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.output import Terminal
 from tests.conftest import texture
@@ -140,6 +140,15 @@ def test_saved_frames_serve_as_a_candidate(clips: Path, tmp_path: Path) -> None:
     assert row(again, "mine")["speed"] == {}, "nobody knows how long that took"
 
 
+def test_saved_frames_are_the_scored_ones_of_this_run(tmp_path: Path) -> None:
+    """FID compares all that lie there: those of a longer run must not stay."""
+    images = [texture(16, 24, k) for k in range(4)]
+    export_png(tmp_path, images, range(4), range(4))
+    export_png(tmp_path, images[1:], (1, 2, 3), (1, 3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001.png", "00000003.png"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "00000003.png")), images[3])
+
+
 def test_a_candidate_that_does_not_fit(clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "crf25" / "left"
     folder.mkdir(parents=True)
@@ -153,7 +162,10 @@ def test_a_candidate_that_does_not_fit(clips: Path, tmp_path: Path) -> None:
 
 def test_some_frames_only(clips: Path, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "crf25")
-    report = run(clips, metrics="psnr-y,vmaf,warp,tof", every=2, candidates=(f"whole={tmp_path}",))
+    candidates, out = (f"whole={tmp_path}",), tmp_path / "report"
+    report = run(clips, metrics="psnr-y,vmaf,warp,tof", every=2, candidates=candidates, out=out, save_frames=True)
+    for folder in ("bicubic/crf25", "whole/crf25", "truth"):
+        assert sorted(path.stem[-1] for path in (out / "frames" / folder / "left").iterdir()) == ["0", "2"]
     entry = next(e for e in report["results"] if e["method"] == "bicubic")
     assert [index for index, _ in entry["per_frame"]["psnr-y"]] == [0, 2]
     methods = [e for e in report["results"] if e["method"] in ("bicubic", "whole")]
