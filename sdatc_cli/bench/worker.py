@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sdatc_cli.engine.interrupts import without_ctrl_c
+from sdatc_cli.engine.orphans import end_with_parent
 from sdatc_cli.errors import DeviceError, SdatcError
 
 from .meter import Meter
@@ -96,6 +97,7 @@ def _prepare(ticks: "Queue[int]") -> None:
     global _ticks
     _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _tick() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sdatc_cli.engine.orphans import end_with_parent
 from sdatc_cli.errors import DeviceError, InputError
 from sdatc_models.weights import sha256
 
@@ -193,6 +194,7 @@ def _made(wanted: Sequence[Part], plan: PreparePlan, workers: int) -> Iterator[t
 
 
 def _begin_worker() -> None:
-    """One core a process, and a silent end at Ctrl-C."""
+    """One core a process, and a silent end at Ctrl-C and when the parent has gone."""
     cv2.setNumThreads(1)
+    end_with_parent()
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))

@@ -1,7 +1,12 @@
 """A run of `bench` from folders of frames to report.json: what it measures, resumes, and refuses."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,3 +235,26 @@ def test_the_truth_scored_as_a_version_is_perfect(tmp_path: Path) -> None:
     assert (means["ssim-y"], means["ldl"], means["tof"]) == (1.0, 0.0, 0.0)
     assert means["warp-error"] == own.means()["warp-error"]
     assert len(ticks) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """Even when that one is killed."""
+    script = (
+        "import os, time; from sdatc_cli.bench.worker import Child; child = Child('scoring', print); "
+        "print(child.submit(os.getpid).result(), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        until = time.monotonic() + 20
+        try:
+            while time.monotonic() < until:
+                os.kill(child, 0)
+                time.sleep(0.05)
+        except ProcessLookupError:
+            return
+        os.kill(child, signal.SIGKILL)
+    pytest.fail("the child lives on")
