@@ -11,6 +11,7 @@ from sdatc_cli.errors import InputError, UsageError
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import FrameReader
+from sdatc_cli.media.write import upright
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 VIDEO_SUFFIXES = (".mkv", ".avi", ".mp4", ".mov", ".y4m", ".webm")
@@ -70,16 +71,18 @@ class Clip:
     size: tuple[int, int] | None
 
     def read(self, limit: int | None = None) -> list[np.ndarray]:
-        """The first `limit` frames (all without one), each (H, W, 3) RGB uint8, edges cropped to a multiple of 8.
+        """The first `limit` frames (all without one), each (H, W, 3) RGB uint8, upright as a player shows them, edges
+        cropped to a multiple of 8.
 
         InputError for a wrong size, a wrong count, or frames that change size.
         """
         images: list[np.ndarray] = []
-        with FrameReader(probe(self.path)) as reader:
+        info = probe(self.path)
+        with FrameReader(info) as reader:
             for frame in reader:
                 if limit is not None and len(images) == limit:
                     break
-                images.append(eight_bits(frame.image))
+                images.append(upright(eight_bits(frame.image), info))
         self._check(images, limit)
         height, width = (edge // MULTIPLE * MULTIPLE for edge in images[0].shape[:2])
         return [np.ascontiguousarray(image[:height, :width]) for image in images]

@@ -16,6 +16,7 @@ from sdatc_cli.errors import DeviceError, InputError, ModelError, UsageError
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
+from sdatc_cli.media.write import upright
 
 from .datasets import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_numbering, frame_files
 
@@ -229,8 +230,9 @@ class Candidate:
         path = self._path(job)
         if path.is_dir():
             check_numbering(f"{job.clip} of {self.name}", frame_files(path))
-        with FrameReader(probe(path)) as reader:
-            images = [eight_bits(frame.image) for frame in reader]
+        info = probe(path)
+        with FrameReader(info) as reader:
+            images = [upright(eight_bits(frame.image), info) for frame in reader]
         where = f"candidate {self.name}, clip {job.clip} at CRF {job.crf}"
         if len(images) != len(job.frames) and len(images) != job.length:
             raise InputError(f"{where}: {len(images)} frames, expected {len(job.frames)}: {path}")

@@ -1,15 +1,17 @@
 """Finding clips, checking them, and reading them bit-exactly."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sdatc_cli.bench import datasets
+from sdatc_cli.bench import datasets, methods
 from sdatc_cli.errors import InputError, UsageError
 from sdatc_cli.media.images import eight_bits
 from tests.conftest import texture
+from tests.media.clips import write_video
 
 
 def write_frames(folder: Path, count: int, height: int = 64, width: int = 64, first: int = 0) -> Path:
@@ -99,6 +101,18 @@ def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
     Image.fromarray(texture(80, 64, 1)).save(folder / "0002.png")
     with pytest.raises(InputError):
         datasets.find(str(tmp_path), None).clips[0].read()
+
+
+def test_a_turned_video_is_read_upright(tmp_path: Path) -> None:
+    """As ground truth and as a candidate: the compressed copy that it is compared with is upright."""
+    stored = texture(64, 96, 1)
+    video = write_video(tmp_path / "one.mkv", [stored] * 2, codec="ffv1", pix_fmt="bgr0", display=(90, False))
+    (frame, _) = datasets.find(str(tmp_path), None).clips[0].read()
+    assert np.array_equal(frame, np.rot90(stored))
+    (tmp_path / "crf25").mkdir()
+    shutil.copy(video, tmp_path / "crf25/one.mkv")
+    job = methods.Job("one", 25, [frame[::4, ::4]] * 2, (0, 1), 2)
+    assert np.array_equal(dict(methods.Candidate("other", tmp_path).restore(job))[1], frame)
 
 
 def test_the_digest_follows_the_content(tmp_path: Path) -> None:
