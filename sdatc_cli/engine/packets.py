@@ -85,7 +85,8 @@ def timed(paths: list[Path], delay: int) -> Iterator[tuple[Packet, int]]:
     """The packets of files that follow each other, with decoding times as `decoding_times` makes them.
 
     Each lasts until the next picture is shown, the last one shown as long as its file says. An MP4 is as long as all
-    steps between decoding times and the packet that is decoded last: that one lasts as long as it must for this.
+    steps between decoding times and the packet that is decoded last: that one lasts as long as it must for this,
+    and at least one tick.
     """
     ahead, shown = itertools.tee(map(_shown, paths))
     decoding = decoding_times(itertools.chain.from_iterable(ahead), delay)
@@ -99,7 +100,7 @@ def timed(paths: list[Path], delay: int) -> Iterator[tuple[Packet, int]]:
             duration = following.get(packet.pts, packet.pts + packet.duration) - packet.pts
             end = max(end, packet.pts + duration)
             if not later and place == len(stamps) and duration:
-                duration = end - max(packet.pts, time + lead)
+                duration = max(end - max(packet.pts, time + lead), 1)
             yield replace(packet, duration=duration), time
 
 

@@ -59,6 +59,18 @@ def test_joined_packets_last_until_the_next_and_end_together(tmp_path):
     assert times[-1] - times[0] + last.duration == 70
 
 
+def test_no_packet_ends_before_it_begins(tmp_path):
+    """The last pictures follow each other faster than usual, and the one that is decoded last is shown before them."""
+    shown = [*range(0, 800, 40), 765, 770]
+    coded = [0, *(stamp for k in range(1, 20, 3) for stamp in (shown[k + 2], *shown[k : k + 2]))]
+    file = PacketFile(tmp_path / "a.packets")
+    for pts in coded:
+        file.write(Packet(pts, 20, False, b"x"))
+    file.close()
+    assert sorted(coded) == shown
+    assert min(packet.duration for packet, _ in timed([file.path], reorder_delay(file.path))) == 1
+
+
 def test_the_delay_of_a_stretch_is_read_from_its_file(tmp_path):
     file = PacketFile(tmp_path / "a.packets")
     for pts in (0, 4, 2, 1, 3, 5):
