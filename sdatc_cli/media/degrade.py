@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -34,6 +34,7 @@ KERNELS = ("bicubic", "gaussian", "bd", "swscale")
 CODECS = ("libx264", "libx265", "mpeg4")
 _SIGMA = {"gaussian": 1.5, "bd": 1.6}  # COMISR; FTVSR and DUF. Pixels of the original, for a scale of 4
 _LEAST = 16  # pixels, the smallest edge that can be restored
+_SLACK = Fraction(1, 10)  # of a tick: times are rounded, so that the end may seem to lie behind a tick it falls on
 
 Progress = Callable[[int, int | None], None]
 
@@ -220,21 +221,26 @@ def _reduced(
             progress(done + 1, total)
 
 
-def _at_rate(reader: IsolatedReader, info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
-    """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick."""
+def _at_rate(frames: Iterable[Frame], info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
+    """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick.
+
+    The last frame is shown as long as its file says, else for one step of the frame rate.
+    """
     if fps is None or info.kind != "video":
-        yield from reader
+        yield from frames
         return
-    tick, first, shown = 0, None, None
-    for frame in reader:
-        time = (frame.pts or 0) * (frame.time_base or Fraction(0))
+    tick, first, shown, end = 0, None, None, Fraction(0)
+    for frame in frames:
+        base = frame.time_base or Fraction(0)
+        time = (frame.pts or 0) * base
         first = time if first is None else first
         while shown is not None and tick / fps < time - first:
             yield shown
             tick += 1
-        shown = frame
-    if shown is not None:
+        shown, end = frame, time - first + (frame.duration * base or 1 / (info.frame_rate or Fraction(25)))
+    while shown is not None and (tick == 0 or (tick + _SLACK) / fps < end):
         yield shown
+        tick += 1
 
 
 def _text(rate: Fraction) -> str:

@@ -16,9 +16,11 @@ from PIL import Image
 
 from sdatc_cli.errors import DeviceError, InputError, OutputError, UsageError
 from sdatc_cli.media import ffmpeg as program
-from sdatc_cli.media.degrade import KERNELS, Recipe, degrade, reduce_frame
+from sdatc_cli.media.degrade import KERNELS, Recipe, _at_rate, degrade, reduce_frame
 from sdatc_cli.media.ffmpeg import ffmpeg_binary
+from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
+from sdatc_cli.media.read import Frame
 from tests.media.clips import footage, leftovers, place_of_red, read_all, red_bar, take_apart, times, write_video
 
 
@@ -120,13 +122,29 @@ def test_frame_rates(tmp_path):
     degrade(source, tmp_path / "slow.mkv", Recipe(fps=Fraction(5)))
     assert np.allclose(np.diff([float(t) for t in times(tmp_path / "slow.mkv")]), 0.2)
     degrade(source, tmp_path / "fast.mkv", Recipe(fps=Fraction(50)))
-    assert len(times(tmp_path / "fast.mkv")) in (19, 20)
+    assert len(times(tmp_path / "fast.mkv")) == 20
     folder = tmp_path / "frames"
     folder.mkdir()
     for i, image in enumerate(footage(5, 128, 96)):
         Image.fromarray(image).save(folder / f"{i}.png")
     degrade(folder, tmp_path / "folder.mkv", Recipe(fps=Fraction(10)))
     assert times(tmp_path / "folder.mkv") == [Fraction(i, 10) for i in range(5)]
+
+
+@pytest.mark.parametrize("unit", ["frames", "milliseconds", "untold"])
+@pytest.mark.parametrize(
+    ("before", "count", "after"), [(30, 30, 25), (60, 60, 25), (10, 10, 25), (1, 10, 250), (25, 1, 1)]
+)
+def test_another_frame_rate_keeps_the_length(before, count, after, unit):
+    """Also where times are rounded, and where the duration of frames is not told."""
+    base = Fraction(1, 1000 if unit == "milliseconds" else before)
+    steps = [round(i / before / base) for i in range(count + 1)]
+    lasts = 0 if unit == "untold" else round(1 / before / base)
+    image = np.zeros((1, 1, 3), np.uint8)
+    frames = [Frame(image, steps[i], base, i, duration=lasts) for i in range(count)]
+    info = MediaInfo(Path("in.mkv"), "video", 1, 1, frame_rate=Fraction(before))
+    made = [frame.index for frame in _at_rate(frames, info, Fraction(25))]
+    assert len(made) == after and made[0] == 0 and made == sorted(made)
 
 
 def test_progress_and_frame_limit(tmp_path):
