@@ -214,24 +214,27 @@ def try_lock(handle: int) -> bool:
 
 
 def input_identity(info: MediaInfo) -> dict[str, Any]:
-    """Tells one state of an input from another: size, time of change, and the content of both ends. OSError.
+    """Tells one state of an input from another: size, times of change, and of a file the content of both ends. OSError.
 
     Of what is no file, only the name is known.
     """
     if protocol_of(info.path) is not None:
         return {"name": str(info.path)}
     digest = hashlib.sha256()
-    size = changed = 0
+    size, changed = 0, list[int]()
     for path in info.frames or (info.path,):
         state = path.stat()
-        size, changed = size + state.st_size, max(changed, state.st_mtime_ns)
+        size += state.st_size
+        changed.append(state.st_mtime_ns)
         digest.update(f"{path.name}\0{state.st_size}\0".encode("utf-8", "surrogateescape"))
         if not info.frames:
             with path.open("rb") as file:
                 digest.update(file.read(EDGE))
                 file.seek(max(state.st_size - EDGE, 0))
                 digest.update(file.read(EDGE))
-    return {"size": size, "mtime_ns": changed, "sha256_of_ends": digest.hexdigest()}
+    # Of every frame: one that takes the place of another is often of its size, and older than the newest.
+    times = changed[0] if len(changed) == 1 else hashlib.sha256(repr(changed).encode()).hexdigest()
+    return {"size": size, "mtime_ns": times, "sha256_of_ends": digest.hexdigest()}
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

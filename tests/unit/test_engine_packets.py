@@ -2,14 +2,18 @@
 
 import hashlib
 import itertools
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from sdatc_cli.engine.journal import Journal, Segment, read_journal, unfinished, work_folder
+from sdatc_cli.engine.journal import Journal, Segment, input_identity, read_journal, unfinished, work_folder
 from sdatc_cli.engine.packets import Packet, PacketFile, decoding_times, read_packets, reorder_delay, timed
 from sdatc_cli.errors import OutputError
+from sdatc_cli.media.probe import probe
+from tests.conftest import texture
 
 PACKET = st.builds(Packet, st.integers(-(2**62), 2**62), st.integers(0, 2**40), st.booleans(), st.binary(max_size=50))
 
@@ -118,3 +122,14 @@ def test_a_journal_of_another_input_is_thrown_away(tmp_path):
         Journal(work_folder(out), out)
     again.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_that_takes_the_place_of_another_is_noticed(tmp_path):
+    """Of its size, and older than the newest one; copied elsewhere, the folder differs in nothing but times."""
+    for k in range(3):
+        Image.fromarray(texture(32, 32, k)).save(tmp_path / f"{k}.bmp")
+    before = input_identity(probe(tmp_path))
+    assert input_identity(probe(tmp_path)) == before
+    os.utime(tmp_path / "1.bmp", (1e9, 1e9))
+    after = input_identity(probe(tmp_path))
+    assert after != before and after | {"mtime_ns": 0} == before | {"mtime_ns": 0}
