@@ -1,7 +1,7 @@
 """Scores every version of one clip against its ground truth. Runs in a worker process: videos arrive as raw files."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +31,15 @@ class RawVideo:
         return np.memmap(self.path, np.uint8, "r", shape=(len(self.frames), self.height, self.width, 3))
 
     @staticmethod
-    def write(path: Path, images: Sequence[np.ndarray], frames: Sequence[int]) -> "RawVideo":
-        """Stores (height, width, 3) uint8 images of one size."""
+    def write(path: Path, images: Iterable[np.ndarray], frames: Sequence[int]) -> "RawVideo":
+        """Stores (height, width, 3) uint8 images of one size as they come; `frames` must be known when all have."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        height = width = 0
         with path.open("wb") as file:
             for image in images:
-                file.write(np.ascontiguousarray(image).tobytes())
-        return RawVideo(path, tuple(frames), *images[0].shape[:2])
+                file.write(np.ascontiguousarray(image).data)
+                height, width = image.shape[:2]
+        return RawVideo(path, tuple(frames), height, width)
 
 
 @dataclass(frozen=True)

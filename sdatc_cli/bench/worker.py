@@ -6,7 +6,7 @@ A method alone in its process has a peak of memory that is its own, and takes no
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+
+import numpy as np
 
 from sdatc_cli.engine.interrupts import without_ctrl_c
 from sdatc_cli.engine.orphans import end_with_parent
@@ -118,12 +120,15 @@ def restore(job: Job, path: Path) -> Restored:
     assert _method is not None
     meter = Meter(_method.device)
     _method.notices.clear()
-    images = {}
-    for index, image in meter.over(_method.restore(job)):
-        images[index] = image
-        _tick()
-    frames = sorted(images)
-    video = RawVideo.write(path, [images[index] for index in frames], frames)
+    frames: list[int] = []
+
+    def images(results: Iterator[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
+        for index, image in meter.over(results):
+            frames.append(index)
+            yield image
+            _tick()
+
+    video = RawVideo.write(path, images(_method.restore(job)), frames)  # not gathered: the peak is the method's own
     return Restored(video, meter.seconds, meter.count, meter.peak_bytes, tuple(_method.notices))
 
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdatc_cli.bench import command, fidelity, inputs, scoring
+from sdatc_cli.bench import command, fidelity, inputs, methods, scoring, worker
 from sdatc_cli.bench.workspace import Unit, Workspace, export_png
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.output import Terminal
@@ -235,6 +237,29 @@ def test_the_truth_scored_as_a_version_is_perfect(tmp_path: Path) -> None:
     assert (means["ssim-y"], means["ldl"], means["tof"]) == (1.0, 0.0, 0.0)
     assert means["warp-error"] == own.means()["warp-error"]
     assert len(ticks) == 2
+
+
+def test_restored_frames_are_not_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would count in the method's peak of memory."""
+    held: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def restore(job: methods.Job) -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal most
+        for index in job.wanted:
+            image = np.array(job.frames[index])
+            held.append(weakref.ref(image))
+            most = max(most, sum(ref() is not None for ref in held))
+            yield index, image
+
+    method = methods.Interpolation("bicubic")
+    monkeypatch.setattr(method, "restore", restore)
+    monkeypatch.setattr(worker, "_method", method)
+    images = [texture(16, 24, k) for k in range(6)]
+    made = worker.restore(methods.Job("left", 25, images, (0, 1, 2, 4, 5), 6), tmp_path / "raw/left.rgb")
+    assert most <= 2 and made.count == 5
+    assert made.video.frames == (0, 1, 2, 4, 5)
+    assert np.array_equal(made.video.pixels(), np.delete(images, 3, 0))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
