@@ -1,6 +1,7 @@
 """MANIQA, CLIP-IQA and FID through pyiqa (extra `metrics`), which brings torchvision and downloads its weights."""
 
 import functools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from sdatc_cli.errors import ModelError
 from .metrics import PYIQA
 
 NAMES = {"maniqa": "maniqa", "clip-iqa": "clipiqa", "fid": "fid"}
+_one_at_a_time = threading.Lock()  # frames are scored by many threads: each would load a network, and fill the memory
 
 
 @functools.cache
@@ -30,7 +32,8 @@ def score(name: str, image: np.ndarray, device: str) -> float:
     """A no-reference score of an (H, W, 3) RGB uint8 image."""
     from .networks import to_tensor
 
-    return float(metric(name, device)(to_tensor(image, device)))
+    with _one_at_a_time:
+        return float(metric(name, device)(to_tensor(image, device)))
 
 
 def fid(images: Path, truth: Path, device: str) -> float:

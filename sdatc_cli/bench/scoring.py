@@ -1,6 +1,5 @@
 """Scores every version of one clip against its ground truth. Runs in a worker process: videos arrive as raw files."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdatc_cli.engine.cores import cores
 from sdatc_cli.errors import SdatcError
 
 from . import fidelity, metrics, temporal
@@ -88,7 +88,7 @@ def score_clip(truth: RawVideo, versions: Sequence[RawVideo], plan: Plan, tick: 
     clip = Versions([video.pixels() for video in videos], [video.frames for video in videos])
     indices = [index for index in truth.frames if any(image is not None for image in clip.at(index)[1:])]
     _score_networks(clip, indices, scores, plan, tick)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for found in pool.map(lambda index: _score_frame(clip, index, plan), indices):
             for position, name, index, value in found:
                 if isinstance(value, str):

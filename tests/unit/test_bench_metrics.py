@@ -2,7 +2,12 @@
 
 import importlib.util
 import math
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -162,6 +167,34 @@ def test_library_metrics_without_the_library(name: str) -> None:
 
     with pytest.raises(ModelError, match=f"{name} needs pyiqa .*pip install"):
         library.metric(name, "cpu")
+
+
+def test_library_metrics_are_loaded_once_and_computed_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdatc_cli.bench import library
+
+    made, busy, most = 0, 0, 0
+
+    def compute(image: object) -> float:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        time.sleep(0.01)
+        busy -= 1
+        return 0.5
+
+    def create_metric(name: str, device: str) -> Callable[[object], float]:
+        nonlocal made
+        made += 1
+        time.sleep(0.01)
+        return compute
+
+    monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
+    library.metric.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        image = texture(16, 16)
+        assert list(pool.map(lambda _: library.score("maniqa", image, "cpu"), range(8))) == [0.5] * 8
+    library.metric.cache_clear()
+    assert (made, most) == (1, 1)
 
 
 def test_ranks() -> None:
