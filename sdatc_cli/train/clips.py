@@ -12,6 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from sdatc_cli.errors import InputError
+from sdatc_cli.media.container import show
 
 PHOTO_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v"}
@@ -26,9 +27,12 @@ def find_files(folder: Path, suffixes: set[str]) -> list[Path]:
 
 def read_photo(path: Path) -> np.ndarray:
     """RGB uint8 (h, w, 3). InputError if it cannot be decoded."""
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    except cv2.error:  # a header that promises more pixels than OpenCV makes
+        image = None
     if image is None:
-        raise InputError(f"not a readable photo: {path}")
+        raise InputError(f"not a readable photo: {show(path)}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -121,9 +125,11 @@ def _in_front(clip: np.ndarray, front: np.ndarray, path: np.ndarray, rng: np.ran
 
 
 def video_frames(path: Path, stride_seconds: float, frames: int) -> Iterator[np.ndarray]:
-    """Runs of `frames` consecutive frames (frames, h, w, 3), one every `stride_seconds`. InputError if unreadable."""
+    """Runs of `frames` consecutive frames of one size (frames, h, w, 3), one every `stride_seconds`; where the size
+    changes, a run begins anew. InputError if unreadable.
+    """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             skip = max(0, round(stride_seconds * float(stream.average_rate or 25)) - frames)
@@ -133,12 +139,15 @@ def video_frames(path: Path, stride_seconds: float, frames: int) -> Iterator[np.
                 if waiting:
                     waiting -= 1
                     continue
-                run.append(frame.to_ndarray(format="rgb24", threads=1))
+                image = frame.to_ndarray(format="rgb24", threads=1)
+                if run and image.shape != run[0].shape:
+                    run = []
+                run.append(image)
                 if len(run) == frames:
                     yield np.stack(run)
                     run, waiting = [], skip
-    except (FFmpegError, IndexError) as error:
-        raise InputError(f"not a readable video: {path}") from error
+    except (FFmpegError, IndexError, ValueError) as error:
+        raise InputError(f"not a readable video: {show(path)}") from error
 
 
 def video_clip(run: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray | None:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from sdatc_cli.engine.orphans import end_with_parent
-from sdatc_cli.errors import DeviceError, InputError
+from sdatc_cli.errors import DeviceError, InputError, OutputError
+from sdatc_cli.media.container import one_line, show
 from sdatc_models.weights import sha256
 
 from .clips import (
@@ -34,6 +35,7 @@ from .shards import ClipPair, write_shard
 WINDOW = 512  # HR edge that is encoded as one picture; motion prediction then works as in a real video
 RUN = 15  # frames that are encoded together
 SHARD_WINDOWS = 8  # of a photo, in one shard
+NAME = 200  # bytes of a source's name that its shards are called by
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,28 @@ def parts(sources: Sequence[Path], out: Path, plan: PreparePlan) -> list[Part]:
         windows = plan.per_photo if source.suffix.lower() in PHOTO_SUFFIXES else 0
         for first in range(0, max(windows, 1), SHARD_WINDOWS):
             words = f"{identity}:{plan}:{first}"
-            digest = hashlib.sha256(words.encode()).digest()
-            target = out / f"{source.stem}-{digest.hex()[:8]}.safetensors"
+            digest = hashlib.sha256(words.encode(errors="surrogatepass")).digest()
+            target = out / f"{_plain(source.stem)}-{digest.hex()[:8]}.safetensors"
             seed = int.from_bytes(digest[:8], "big")
             found.append((first, Part(source, target, min(SHARD_WINDOWS, windows - first) if windows else 0, seed)))
     return [part for _, part in sorted(found, key=lambda numbered: numbered[0])]
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes with what is put behind it; only the longest and those that are not Unicode
+    change."""
+    return name.encode(errors="ignore")[:NAME].decode(errors="ignore")
+
+
+def _trouble(path: Path) -> str | None:
+    """Why a source cannot even be opened; None where it can."""
+    try:
+        if not path.is_file():
+            return f"not a file, or a link that leads nowhere: {show(path)}"
+        path.open("rb").close()
+    except OSError as error:
+        return f"cannot be read ({one_line(error)}): {show(path)}"
+    return None
 
 
 def _identities(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
@@ -104,14 +123,18 @@ def _identities(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def clip_pairs(part: Part, plan: PreparePlan) -> list[ClipPair]:
-    """All clip pairs of a part; none where the source is too small. InputError where it cannot be read."""
+    """All clip pairs of a part; none where the source is flat. InputError where it cannot be read, or is too small or
+    too short."""
     pairs: list[ClipPair] = []
     rng = np.random.default_rng(part.seed)
     if part.windows:
         photo = read_photo(part.source)
-        for _ in range(part.windows if min(photo.shape[:2]) >= WINDOW else 0):
+        if min(photo.shape[:2]) < WINDOW:
+            raise InputError(f"too small for a {WINDOW} pixel window: {show(part.source)}")
+        for _ in range(part.windows):
             pairs += cut(photo_clip(photo, RUN, WINDOW, rng), plan, rng)
         return pairs
+    run = None
     for run in video_frames(part.source, plan.stride, RUN):
         for _ in range(plan.per_video_run):
             clip = video_clip(run, min(WINDOW, *run.shape[1:3]), rng)
@@ -119,6 +142,8 @@ def clip_pairs(part: Part, plan: PreparePlan) -> list[ClipPair]:
                 pairs += cut(clip, plan, rng)
             elif clip is not None:
                 pairs += cut(np.pad(clip, _square(clip), mode="symmetric"), plan, rng)
+    if run is None:
+        raise InputError(f"fewer than {RUN} frames of one size in a row: {show(part.source)}")
     return pairs
 
 
@@ -136,7 +161,7 @@ def make_shard(part: Part, plan: PreparePlan) -> str | None:
     except InputError as error:
         return str(error)
     if not pairs:
-        return f"too small for a {WINDOW} pixel window: {part.source}"
+        return f"nothing but flat areas: {show(part.source)}"
     write_shard(part.target, pairs, {"source": part.source.name, **plan.__dict__})
     return None
 
@@ -159,9 +184,14 @@ def prepare(
     sources += find_files(videos, VIDEO_SUFFIXES) if videos else []
     if not sources:
         raise InputError("no photos or videos found to make shards from")
-    out.mkdir(parents=True, exist_ok=True)
-    wanted = parts(sources, out, plan)
-    made, left_out = 0, dict[Path, str]()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{show(out)} is a file; the shards need a folder") from error
+    except OSError as error:
+        raise OutputError(f"{show(out)} cannot be written: {one_line(error)}") from error
+    made, left_out = 0, {source: reason for source in sources if (reason := _trouble(source)) is not None}
+    wanted = parts([source for source in sources if source not in left_out], out, plan)
     progress(0, len(wanted))
     for done, (part, reason) in enumerate(_made(wanted, plan, workers), 1):
         if reason is None:

@@ -4,7 +4,11 @@ import errno
 import gc
 import hashlib
 import importlib.util
+import os
 import shutil
+import struct
+import sys
+import zlib
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,12 +27,12 @@ from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train import batches
 from sdatc_cli.train.batches import ClipSampler, random_tint
-from sdatc_cli.train.clips import photo_clip, sharpened
+from sdatc_cli.train.clips import photo_clip, sharpened, video_frames
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, parts, prepare
 from sdatc_cli.train.shards import JPEG, ClipPair, Shard, open_shards, write_shard
 from sdatc_cli.train.taught import TAUGHT, read_taught, taught_frame, taught_pictures, teach
-from tests.conftest import texture
+from tests.conftest import texture, write_clip
 from tests.unit.train_helpers import PLAN, ignore, make_shards, photo_folder
 
 
@@ -245,6 +249,50 @@ def test_what_is_of_no_use_is_left_out_and_named(tmp_path: Path) -> None:
     made, skipped = prepare(photos, None, tmp_path / "out", PLAN, ignore)
     assert made == 1
     assert sorted(Path(line.split(": ")[1]).name for line in skipped) == ["broken.png", "empty.jpg", "small.png"]
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of that size."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs links and names that are not Unicode")
+def test_what_stands_where_a_photo_should_harms_no_other(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "folder.png").mkdir()
+    (photos / "nowhere.png").symlink_to("no such file")
+    (photos / "huge.png").write_bytes(png_header(2**31 - 1, 2**31 - 1))
+    assert "nothing usable: not a file" in refusal(photos, None, out, PLAN, ignore)
+    picture = texture(520, 530)
+    for name in ("x" * 246 + ".bmp", os.fsdecode(b"\xff\xfe.bmp")):
+        picture = picture[::-1].copy()
+        Image.fromarray(picture).save(photos / name)
+    made, skipped = prepare(photos, None, out, PLAN, ignore)
+    assert made == 2 and len(open_shards(out)) == 2
+    assert sorted(Path(line.split(": ")[1]).name for line in skipped) == ["folder.png", "huge.png", "nowhere.png"]
+
+
+def test_a_file_in_place_of_the_shards_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    photos = photo_folder(tmp_path / "photos")
+    assert "is a file; the shards need a folder" in refusal(photos, None, tmp_path / "file", PLAN, ignore)
+    assert "cannot be written" in refusal(photos, None, tmp_path / "file" / "shards", PLAN, ignore)
+
+
+def test_runs_of_frames_end_where_their_size_changes(tmp_path: Path) -> None:
+    """As in a broadcast; a video that is too short is not called too small."""
+    content = b""
+    for count, width in ((20, 96), (17, 64), (10, 96)):
+        part = write_clip(tmp_path / "part.ts", frames=count, width=width, height=48)
+        content += part.read_bytes()
+    (tmp_path / "change.mkv").write_bytes(content)
+    runs = [run.shape for run in video_frames(tmp_path / "change.mkv", 0.0, 15)]
+    assert runs == [(15, 48, 96, 3), (15, 48, 64, 3)]
+    (tmp_path / "change.mkv").write_bytes(part.read_bytes())
+    told = refusal(None, tmp_path, tmp_path / "out", PLAN, ignore)
+    assert told == f"nothing usable: fewer than 15 frames of one size in a row: {tmp_path / 'change.mkv'}"
 
 
 def test_nothing_usable_is_refused(tmp_path: Path) -> None:
