@@ -1,6 +1,7 @@
 """What an exception means to the person at the command line."""
 
 import errno
+import traceback
 
 import typer
 
@@ -36,6 +37,18 @@ def explain(error: Exception) -> tuple[int, str]:
         return DeviceError.exit_code, "memory ran out; close other programs, or give --tile a smaller edge"
     kind = type(error).__name__
     return 1, f"internal error ({kind}: {error}); run again with --debug for the details"
+
+
+def as_told(error: Exception) -> SdatcError:
+    """An error that may go to another process, and means there what it means here: its line, its exit code, and the
+    traceback as a note."""
+    if isinstance(error, SdatcError):
+        return error
+    code, line = explain(error)
+    told = SdatcError(line)
+    told.exit_code = code
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
 
 
 def _ran_out_of_memory(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from types import TracebackType
 from sdatc_cli.engine.interrupts import without_ctrl_c
 from sdatc_cli.engine.scan import Task, tasks
 from sdatc_cli.errors import InputError, SdatcError
+from sdatc_cli.explain import as_told
 from sdatc_cli.media.clock import FrameClock
 from sdatc_cli.media.container import show
 from sdatc_cli.media.info import MediaInfo
@@ -69,10 +70,11 @@ def _scan(
 ) -> None:
     """What runs in the process: sends the tasks, then the damage; or an error. Waits when it is far enough ahead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(BrokenPipeError), FrameReader(info, start, duration) as reader:
+    with contextlib.suppress(ConnectionError):  # the parent has gone
         try:
-            for task in tasks(reader.decoded(), clock, length):
-                pipe.send(task)
-            pipe.send(reader.damage)
-        except SdatcError as error:
-            pipe.send(error)
+            with FrameReader(info, start, duration) as reader:
+                for task in tasks(reader.decoded(), clock, length):
+                    pipe.send(task)
+                pipe.send(reader.damage)
+        except Exception as error:
+            pipe.send(as_told(error))

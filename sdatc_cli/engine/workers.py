@@ -21,6 +21,7 @@ from sdatc_cli.engine.memory import Frugal, free_bytes
 from sdatc_cli.engine.scan import Task
 from sdatc_cli.engine.unit import make_stretch
 from sdatc_cli.errors import DeviceError, SdatcError
+from sdatc_cli.explain import as_told
 from sdatc_models.restorer import Restorer
 
 POLL = 0.5  # seconds
@@ -64,10 +65,11 @@ class WorkerCrew:
         self._orders = [Orders(job, load, device, dtype, threads) for device in devices]
         self._workers: list[_Worker] = []
         self._free: list[int] = []
+        self._begun = False
 
     @property
     def size(self) -> int:
-        return len(self._orders)
+        return len(self._workers)
 
     @property
     def free(self) -> int | None:
@@ -83,6 +85,7 @@ class WorkerCrew:
         except BaseException:
             self._end(at_once=True)
             raise
+        self._begun = True
         return self
 
     def __exit__(
@@ -116,6 +119,9 @@ class WorkerCrew:
                 worker.number = None
             elif isinstance(event, Lost):
                 self._replace(worker)
+            elif isinstance(event, Failed) and not worker.ready:
+                heard += self._do_without(worker, event)
+                continue
             heard.append(event)
         return heard
 
@@ -128,9 +134,20 @@ class WorkerCrew:
         likely = ", most likely for lack of memory" if code == -getattr(signal, "SIGKILL", 9) else ""
         why = f"the worker on {worker.orders.device} ended ({how}{likely})"
         if not worker.ready:
-            return [Failed(DeviceError(f"{why} before it began to work"))]
+            return self._do_without(worker, Failed(DeviceError(f"{why} before it began to work")))
         self._workers[self._workers.index(worker)] = _start(worker.orders)
         return [] if worker.number is None else [Lost(worker.number, why)]
+
+    def _do_without(self, worker: _Worker, failed: Failed) -> list[Event]:
+        """A worker could not begin: when it was to replace another and some are at work, these do without it."""
+        if not self._begun or not any(other.ready for other in self._workers):
+            return [failed]
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+        why = f"a worker on {worker.orders.device} could not be replaced ({failed.error})"
+        lost = [] if worker.number is None else [Lost(worker.number, why)]
+        return [Notice(f"{why}; the others go on"), *lost]
 
     def _replace(self, worker: _Worker) -> None:
         """Puts another in the place of a worker that is about to end, and would take the next task with it."""
@@ -180,13 +197,14 @@ def _work(pipe: Connection, orders: Orders) -> None:
         with lock:
             pipe.send(event)
 
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has gone
         try:
             restorer = orders.load(orders.device, orders.dtype)
-        except SdatcError as error:
-            tell(Failed(error))
+            ready = Ready(free_bytes(orders.device))
+        except Exception as error:
+            tell(Failed(as_told(error)))
             return
-        tell(Ready(free_bytes(orders.device)))
+        tell(ready)
         while (order := pipe.recv()) is not None:
             task, tile = order
             result = _result(task, tile, orders, restorer, tell)
