@@ -93,7 +93,7 @@ def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool
 
     An output keeps the input's name, and its container where that can be written and holds what `codec` makes, else
     Matroska; images become PNG, folders of frames folders of PNG. Raises UsageError when two inputs have one output,
-    OutputError when an output is an input, or exists while it may be neither overwritten nor skipped.
+    OutputError when an output is or holds an input, or exists while it may be neither overwritten nor skipped.
     """
     if _names_a_file(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
         count = "several inputs" if len(inputs) > 1 else "a pattern or a folder"
@@ -107,11 +107,13 @@ def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool
                 f"{show(other)} and {show(task.source)} would both be written to {show(task.out)}; "
                 "rename one or restore them one by one"
             )
-    sources = {os.path.realpath(source): source for source in inputs}
+    real = [Path(os.path.realpath(source)) for source in inputs]
+    held = {str(path) for source in real for path in (source, *source.parents)}  # inputs, and what they lie in
     for task in tasks:
-        victim = sources.get(os.path.realpath(task.out))
-        if victim is not None:
-            raise OutputError(f"{show(task.out)}: the output of {show(task.source)} is an input; choose another folder")
+        if os.path.realpath(task.out) in held:
+            raise OutputError(
+                f"{show(task.out)}: the output of {show(task.source)} is an input or holds one; choose another folder"
+            )
     there = [task.out for task in tasks if os.path.lexists(task.out)]
     if there and not (overwrite or skip_existing):
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""

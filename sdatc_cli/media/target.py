@@ -4,26 +4,35 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
 
 
-def check_target(out: Path, source: Path, overwrite: bool) -> None:
-    """Refuse an output that is the input, lies in a missing folder, or exists while `overwrite` is off.
+def check_target(out: Path, source: Path, overwrite: bool, frames: Sequence[Path] = ()) -> None:
+    """Refuse an output that is or holds the input, lies in a missing folder, or exists while `overwrite` is off.
 
-    Raises OutputError.
+    `frames` are the files of an input that is a folder. Raises OutputError.
     """
     try:
         if out.exists() and source.exists() and out.samefile(source):
             raise OutputError(f"{show(out)}: the output is the input; choose another name")
+        if out.is_dir() and any(lies_in(path, out) for path in (source, *frames)):
+            raise OutputError(f"{show(out)}: the output folder holds the input; choose another name")
         if not out.parent.is_dir():
             raise OutputError(f"{show(out.parent)}: no such folder for the output")
         if os.path.lexists(out) and not overwrite:
             raise OutputError(f"{show(out)}: exists already; -y overwrites it")
     except (OSError, ValueError) as error:
         raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file, or the link that it is named by, lies in a folder or below it. OSError."""
+    real = Path(os.path.realpath(folder))
+    return any(real in Path(os.path.realpath(place)).parents for place in (path, path.parent / "_"))
 
 
 class TargetFile:

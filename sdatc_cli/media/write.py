@@ -39,7 +39,7 @@ class MediaWriter:
     ) -> None:
         """Raises UsageError or OutputError before anything is written."""
         out = Path(out)
-        check_target(out, source.path, overwrite)
+        check_target(out, source.path, overwrite, source.frames)
         self.out = out
         if out.is_dir() or not out.suffix:
             self._sink: VideoSink | _FolderSink | _ImageSink = _FolderSink(out, source)

@@ -131,6 +131,23 @@ def test_a_folder_of_frames_may_be_overwritten_but_nothing_else(tmp_path):
     assert (tmp_path / "out" / "mine.txt").exists() and leftovers(tmp_path, "in.mkv", "out") == []
 
 
+def test_a_folder_that_holds_the_input_is_no_output(tmp_path):
+    own, links, linked = tmp_path / "own", tmp_path / "links", tmp_path / "linked"
+    for folder in (own, links, linked):
+        folder.mkdir()
+    for number in range(3):
+        Image.fromarray(footage(1, 32, 24)[0]).save(own / f"{number}.png")
+        (links / f"{number}.png").symlink_to(own / f"{number}.png")
+    (tmp_path / "away.png").write_bytes((own / "0.png").read_bytes())
+    (linked / "0.png").symlink_to(tmp_path / "away.png")
+    (tmp_path / "other").symlink_to(own)
+    for source, out in ((own / "1.png", own), (own / "1.png", tmp_path / "other"), (links, own), (links / "1.png", own),
+                        (linked / "0.png", linked)):  # fmt: skip
+        with pytest.raises(OutputError, match="holds the input"):
+            MediaWriter(out, probe(source), 64, 48, FAST, True)
+    assert len(frames_in(own)) == 3 and leftovers(tmp_path, "own", "links", "linked", "away.png", "other") == []
+
+
 def test_an_image_becomes_a_video_and_a_one_frame_video_an_image(tmp_path):
     Image.fromarray(footage(1, 48, 32)[0]).save(tmp_path / "in.png")
     convert(tmp_path / "in.png", tmp_path / "out.mp4")

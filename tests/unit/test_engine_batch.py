@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdatc_cli.engine.batch import find_inputs, plan_batch, plan_previews
-from sdatc_cli.errors import UsageError
+from sdatc_cli.errors import OutputError, UsageError
 
 OUT = Path("out")
 
@@ -67,3 +67,9 @@ def test_names_of_previews(made):
         ("film.4x.preview-90.mkv", 90.0, 2.0),
         ("film.4x.preview-1.5.mkv", 1.5, 2.0),
     ]
+
+
+def test_an_output_that_holds_another_input_is_refused(made):
+    made("in/own/1.png", "in/own/2.png", "own/3.png")
+    with pytest.raises(OutputError, match="holds one"):
+        plan_batch([Path("in/own"), Path("own/3.png")], Path(), "h264", True, False)
