@@ -35,7 +35,7 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
                 if still is None:
                     _complain(source, moment, terminal, fatal=bool(request.previews))
                     continue
-                target = TargetFile(path)
+                target = TargetFile(path, request.overwrite)
                 try:
                     write_image(target.path, still, None, info.color, info.tags)
                     target.commit()

@@ -109,6 +109,11 @@ class Journal:
         else:
             self.remove()
 
+    def kept(self) -> str:
+        """The end of a failure's line: what is kept. Empty when nothing is."""
+        frames = sum(segment.frames for segment in self.segments)
+        return f"; {frames} finished frames are kept, the same command goes on from there" if frames else ""
+
     def close(self) -> None:
         """Lets go of the work folder."""
         if self._lock is not None:

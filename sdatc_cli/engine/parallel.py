@@ -7,7 +7,7 @@ of the other.
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sdatc_cli.engine import stretch
 from sdatc_cli.engine.crew import Crew, Event, Failed, Finished, Lost, Notice, Progress
@@ -19,6 +19,7 @@ from sdatc_cli.engine.scan import Task
 from sdatc_cli.engine.scanner import Scanner
 from sdatc_cli.engine.unit import Made
 from sdatc_cli.errors import DeviceError, InputError, UsageError
+from sdatc_cli.media.target import NameTakenError
 from sdatc_cli.media.video_track import VideoTrack
 from sdatc_models.config import ModelConfig
 
@@ -45,9 +46,11 @@ def upscale(job: Job, crew: Crew, config: ModelConfig, watcher: Watcher) -> Resu
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
         if identity_of(job) != identity:
             raise InputError(f"{job.info.path}: changed while it was read; run the command again")
-        notices = join(journal, job.output)
+        notices = join(journal, replace(job.output, overwrite=job.overwrite))
         frames = sum(segment.frames for segment in journal.segments)
         journal.remove()
+    except NameTakenError as error:
+        raise NameTakenError(f"{error}{journal.kept()}") from error
     except OSError as error:
         raise trouble(journal, error) from error
     finally:

@@ -6,6 +6,8 @@ work was interrupted in between, and in whatever order and wherever the stretche
 """
 
 import contextlib
+import os
+from dataclasses import replace
 from types import TracebackType
 
 from sdatc_cli.engine import stretch
@@ -15,6 +17,7 @@ from sdatc_cli.engine.stretch import StretchWriter
 from sdatc_cli.media.clock import ClockState
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
+from sdatc_cli.media.target import NameTakenError
 
 
 class SegmentedVideo:
@@ -28,7 +31,8 @@ class SegmentedVideo:
         """Raises UsageError for settings that do not fit; OutputError."""
         self.notices: list[str] = []
         self.tile: int | None = None
-        self._journal, self._plan = journal, plan
+        self._journal = journal
+        self._plan = replace(plan, overwrite=plan.overwrite or os.path.lexists(plan.out))  # what is there was checked
         self._finished = frozenset(segment.first // stretch.STRETCH for segment in journal.segments)
         self._open: StretchWriter | None = None
         check_settings(plan, journal.folder)
@@ -68,6 +72,8 @@ class SegmentedVideo:
             elif self._open is not None:
                 with contextlib.suppress(OSError):
                     self._open.abort()
+        except NameTakenError as problem:
+            raise NameTakenError(f"{problem}{self._journal.kept()}") from problem
         except OSError as problem:
             raise trouble(self._journal, problem) from problem
         finally:

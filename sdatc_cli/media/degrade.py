@@ -119,7 +119,7 @@ def degrade(
             f"{show(source)}: frames of {info.width}x{info.height} are too small for --scale {recipe.scale}"
         )
     with ExitStack() as stack:
-        target, note_target = TargetFile(out), TargetFile(note)
+        target, note_target = TargetFile(out, overwrite), TargetFile(note, overwrite)
         stack.callback(target.discard)
         stack.callback(note_target.discard)
         sound = _sound(info, container)

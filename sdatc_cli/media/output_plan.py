@@ -9,7 +9,10 @@ from sdatc_cli.media.info import MediaInfo
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """The output `out` of the input `info`. `size` is (width, height); `start` and `duration` are seconds."""
+    """The output `out` of the input `info`. `size` is (width, height); `start` and `duration` are seconds.
+
+    `overwrite`: whether a file that has the name when the output is finished gives way.
+    """
 
     out: Path
     info: MediaInfo
@@ -17,3 +20,4 @@ class OutputPlan:
     encode: EncodeOptions
     start: float | None = None
     duration: float | None = None
+    overwrite: bool = False

@@ -1,6 +1,7 @@
 """Outputs appear under their final name whole or not at all."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
+
+TAKEN = "the name is taken now by something that was not there before; move it away or give -y"
 
 
 def check_target(out: Path, source: Path, overwrite: bool, frames: Sequence[Path] = ()) -> None:
@@ -35,14 +38,18 @@ def lies_in(path: Path, folder: Path) -> bool:
     return any(real in Path(os.path.realpath(place)).parents for place in (path, path.parent / "_"))
 
 
+class NameTakenError(OutputError):
+    """Something has appeared under the output's name while the output was made, and may not be overwritten."""
+
+
 class TargetFile:
     """A temporary file beside `out` that `commit` moves to its name after an fsync and `discard` removes."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, overwrite: bool) -> None:
         """Raises OutputError if the folder cannot be written or `out` is a folder."""
         if out.is_dir():
             raise OutputError(f"{show(out)}: is a folder")
-        self.out = out
+        self.out, self._overwrite = out, overwrite
         try:
             handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=out.suffix[:16], dir=out.absolute().parent)
             os.close(handle)
@@ -51,12 +58,18 @@ class TargetFile:
         self.path = Path(name)
 
     def commit(self) -> None:
-        """Make the file durable and give it its name."""
+        """Make the file durable and give it its name. Raises OutputError, NameTakenError where it cannot have it."""
         try:
             share(self.path, 0o666)
             sync(self.path)
-            os.replace(self.path, self.out)
+            if self._overwrite:
+                os.replace(self.path, self.out)
+            else:
+                rename_new(self.path, self.out)
             sync(self.out.absolute().parent)
+        except FileExistsError as error:
+            self.discard()
+            raise NameTakenError(f"{show(self.out)}: {TAKEN}") from error
         except OSError as error:
             self.discard()
             raise OutputError(f"{show(self.out)}: cannot be written ({one_line(error)})") from error
@@ -73,33 +86,49 @@ class TargetFolder:
     place (by the next run if this one is killed between the two), and deleted only afterwards.
     """
 
-    def __init__(self, out: Path, endings: frozenset[str]) -> None:
-        """Raises OutputError if `out` is a file or a folder that holds anything but numbered frames."""
+    def __init__(self, out: Path, endings: frozenset[str], overwrite: bool) -> None:
+        """Raises OutputError if `out` is a file or a folder that holds anything but numbered frames, or exists while
+        `overwrite` is off."""
         self.out = out = out.resolve() if out.is_dir() else out
+        self._endings, self._overwrite = endings, overwrite
         self._earlier = out.with_name(f".{out.name}.earlier")
         try:
             if not os.path.lexists(out) and self._earlier.is_dir():
                 os.rename(self._earlier, out)
-            if out.is_dir():
-                alien = next((p for p in out.iterdir() if p.suffix not in endings or not p.stem.isdigit()), None)
-                if alien is not None:
-                    raise OutputError(f"{show(out)}: not a folder of numbered frames ({show(alien)}); left alone")
-            elif os.path.lexists(out):
-                raise OutputError(f"{show(out)}: is not a folder; give the output an ending for a video or image")
+            if not overwrite and os.path.lexists(out):
+                raise OutputError(f"{show(out)}: exists already; -y overwrites it")
+            self._check()
             self.path = Path(tempfile.mkdtemp(prefix=".sdatc-", dir=out.absolute().parent))
         except OSError as error:
             raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
 
+    def _check(self) -> None:
+        """OutputError if what lies under the name is anything but a folder of numbered frames. OSError."""
+        if self.out.is_dir():
+            alien = next((p for p in self.out.iterdir() if p.suffix not in self._endings or not p.stem.isdigit()), None)
+            if alien is not None:
+                raise OutputError(f"{show(self.out)}: not a folder of numbered frames ({show(alien)}); left alone")
+        elif os.path.lexists(self.out):
+            raise OutputError(f"{show(self.out)}: is not a folder; give the output an ending for a video or image")
+
     def commit(self) -> None:
-        """Give the folder its name; frames of an earlier run give way."""
+        """Give the folder its name; frames of an earlier run give way.
+
+        Raises OutputError; the new folder stays under its hidden name where something has come in its way meanwhile.
+        """
         try:
             share(self.path, 0o777)
+            if not self._overwrite and os.path.lexists(self.out):
+                raise OutputError(f"{show(self.out)}: {TAKEN}")
+            self._check()
             sync(self.path)
-            if self.out.is_dir():
+            if self._overwrite and self.out.is_dir():
                 shutil.rmtree(self._earlier, ignore_errors=True)
                 os.rename(self.out, self._earlier)
             os.rename(self.path, self.out)
             sync(self.out.absolute().parent)
+        except OutputError as error:
+            raise OutputError(f"{error}; the finished frames are in {show(self.path)}") from error
         except OSError as error:
             with contextlib.suppress(OSError):
                 if self._earlier.is_dir() and not os.path.lexists(self.out):
@@ -111,6 +140,20 @@ class TargetFolder:
     def discard(self) -> None:
         """Remove the temporary folder and what is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def rename_new(path: Path, out: Path) -> None:
+    """Give a file a name that nothing has yet. FileExistsError where something has; OSError."""
+    try:
+        os.link(path, out)  # unlike a rename it replaces nothing
+    except FileExistsError:
+        raise
+    except OSError:  # not every file system has links
+        if os.path.lexists(out):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.replace(path, out)
+    else:
+        path.unlink()
 
 
 def share(path: Path, mode: int) -> None:

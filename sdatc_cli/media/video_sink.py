@@ -34,7 +34,7 @@ class VideoSink:
         self._track = VideoTrack(plan)
         self.notices = self._track.notices
         self._count = 0
-        self._target = TargetFile(plan.out)
+        self._target = TargetFile(plan.out, plan.overwrite)
         self._output: Any = None
         self._copier: StreamCopier | None = None
         try:

@@ -42,11 +42,11 @@ class MediaWriter:
         check_target(out, source.path, overwrite, source.frames)
         self.out = out
         if out.is_dir() or not out.suffix:
-            self._sink: VideoSink | _FolderSink | _ImageSink = _FolderSink(out, source)
+            self._sink: VideoSink | _FolderSink | _ImageSink = _FolderSink(out, source, overwrite)
         elif is_image(out):
-            self._sink = _ImageSink(out, source)
+            self._sink = _ImageSink(out, source, overwrite)
         else:
-            self._sink = VideoSink(OutputPlan(out, source, (width, height), options, start, duration))
+            self._sink = VideoSink(OutputPlan(out, source, (width, height), options, start, duration, overwrite))
         self._shape = (height, width, 3)
 
     @property
@@ -78,10 +78,10 @@ class MediaWriter:
 class _FolderSink:
     """Numbered PNGs in a folder, turned upright, named by their absolute index in the input."""
 
-    def __init__(self, out: Path, info: MediaInfo) -> None:
+    def __init__(self, out: Path, info: MediaInfo, overwrite: bool) -> None:
         self.notices = _left_out(info)
         self._info = info
-        self._target = TargetFolder(out, frozenset({".png"}))
+        self._target = TargetFolder(out, frozenset({".png"}), overwrite)
         self._count = 0
 
     def write(self, frame: Frame) -> None:
@@ -105,7 +105,7 @@ class _FolderSink:
 class _ImageSink:
     """One still image."""
 
-    def __init__(self, out: Path, info: MediaInfo) -> None:
+    def __init__(self, out: Path, info: MediaInfo, overwrite: bool) -> None:
         self.notices = _left_out(info)
         suffix = out.suffix.lower()
         if info.color.hdr and suffix != ".png":
@@ -116,7 +116,7 @@ class _ImageSink:
             depth = " of 16 bits" if suffix in (".tif", ".tiff") else ""
             self.notices.append(f"{info.tags.names} left out: {suffix}{depth} has no place for that; .png has")
         self._info = info
-        self._target = TargetFile(out)
+        self._target = TargetFile(out, overwrite)
         self._count = 0
 
     def write(self, frame: Frame) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sdatc_cli.app import run
-from sdatc_cli.engine import journal, packets, segments
+from sdatc_cli.engine import job, journal, packets, parallel, segments
 from tests.conftest import frames_of, write_clip
 from tests.e2e.failing import SHORT, stop_at
 
@@ -196,6 +196,26 @@ def test_the_output_folder_disappears(short_stretches, sdatc, tmp_path, monkeypa
     monkeypatch.setattr(segments.SegmentedVideo, "write", write)
     code, _, said = sdatc(source, folder / "out.mp4")
     assert code == 6 and "Traceback" not in said and said.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_a_name_that_is_taken_meanwhile(devices, short_stretches, sdatc, tmp_path, monkeypatch):
+    source, out = write_clip(tmp_path / "in.mkv", frames=23), tmp_path / "out.mp4"
+    real = job.identity_of
+
+    def identity_of(job):
+        if journal.work_folder(out).exists():  # at the end
+            out.write_text("precious")
+        return real(job)
+
+    with monkeypatch.context() as patch:
+        for module in (job, parallel):
+            patch.setattr(module, "identity_of", identity_of)
+        code, _, said = sdatc(source, out, "--device", devices)
+    assert code == 6 and "taken now" in said and "23 finished frames are kept" in said
+    assert out.read_text() == "precious"
+    code, result, _ = sdatc(source, out, "-y")
+    assert code == 0 and result["resumed_frames"] == 23 and out.stat().st_size > 100
 
 
 def test_an_input_that_changes_during_the_run(short_stretches, sdatc, tmp_path, monkeypatch):

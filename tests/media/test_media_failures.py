@@ -1,9 +1,11 @@
 """Bad inputs and outputs: the right error, one line, nothing left behind."""
 
+import contextlib
 import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -179,6 +181,53 @@ def test_an_interrupt_keeps_the_old_output(source, tmp_path):
     assert out.read_bytes() != before and probe(out).width == 96
 
 
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("name", ["out.mp4", "out.png", "out"])
+def test_a_name_that_is_taken_meanwhile_is_left_alone(name, links, source, tmp_path, monkeypatch):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    info, out = replace(probe(source), frame_count=1), tmp_path / name
+    for overwrite in (False, True):
+        with FrameReader(info) as reader:
+            frame = next(iter(reader))
+        with contextlib.ExitStack() as stack:
+            if not overwrite:
+                stack.enter_context(pytest.raises(OutputError, match="taken now"))
+            with MediaWriter(out, info, 96, 64, FAST, overwrite) as writer:
+                writer.write(frame)
+                if not out.exists() and (name != "out" or not overwrite):
+                    out.write_text("precious")
+        if not overwrite:
+            assert out.read_text() == "precious"
+            kept = leftovers(tmp_path, "in.mkv", name)
+            assert len(kept) == (name == "out")
+            for folder in kept:
+                assert [path.name for path in (tmp_path / folder).iterdir()] == ["00000000.png"]
+                shutil.rmtree(tmp_path / folder)
+            if name == "out":
+                out.unlink()
+    assert leftovers(tmp_path, "in.mkv", name) == []
+    assert out.is_dir() if name == "out" else out.read_bytes() != b"precious"
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_what_comes_into_a_folder_meanwhile_is_left_alone(source, tmp_path):
+    info, out = probe(source), tmp_path / "out"
+    out.mkdir()
+    with FrameReader(info) as reader:
+        frame = next(iter(reader))
+    with (
+        pytest.raises(OutputError, match=r"left alone.*finished frames are in"),
+        MediaWriter(out, info, 96, 64, FAST, True) as writer,
+    ):
+        writer.write(frame)
+        (out / "mine.txt").write_text("precious")
+    assert (out / "mine.txt").read_text() == "precious"
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".png", ""])
 def test_no_frames_no_output(ending, source, tmp_path):
     with pytest.raises(OutputError, match="no frame"):
@@ -253,7 +302,7 @@ def test_a_full_disk_is_an_error_of_output(source, monkeypatch):
         pytest.skip("no /dev/full here")
 
     class Full(video_sink.TargetFile):
-        def __init__(self, out: Path) -> None:
+        def __init__(self, out: Path, overwrite: bool) -> None:
             self.out, self.path = out, full
 
         def discard(self) -> None:
