@@ -1,12 +1,14 @@
 """`sdatc train export`: a run's averaged weights as a model folder with a card."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from sdatc_cli.errors import InputError, ModelError, OutputError
+from sdatc_cli.zoo.assemble import write
+from sdatc_cli.zoo.installed import SOURCES
 from sdatc_models import weights
 from sdatc_models.config import ModelConfig
 from sdatc_models.restorer import Restorer
@@ -59,14 +61,17 @@ the shards `{run["shards"]}`, seed {run["seed"]}, precision {run["precision"]}, 
 
 
 def write_model(restorer: Restorer, card: str, out: Path, overwrite: bool) -> None:
-    """A model folder with its card. OutputError when it cannot be written, or holds a model that is to stay."""
-    if (out / "config.json").exists() and not overwrite:
-        raise OutputError(f"{out} already holds a model; use -y to replace it")
+    """A model folder with its card. OutputError when it cannot be written, holds a model that is to stay, or holds
+    anything else."""
     try:
-        weights.save(restorer, out)
-        (out / "README.md").write_text(card, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write the model to {out}: {error}") from error
+        names = {path.name for path in out.iterdir()} if os.path.lexists(out) else set[str]()
+    except OSError as error:
+        raise OutputError(f"cannot write the model to {out}: {error.strerror}") from error
+    if "config.json" in names and not overwrite:
+        raise OutputError(f"{out} already holds a model; use -y to replace it")
+    if alien := names - {"config.json", "README.md", SOURCES, *(f"{part}.safetensors" for part in weights.PARTS)}:
+        raise OutputError(f"{out} holds {min(alien)}, which is no part of a model; choose another folder")
+    write(restorer, out, card)
 
 
 def export(run: Path, out: Path, table: Path | None, overwrite: bool) -> Path:

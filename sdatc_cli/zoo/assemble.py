@@ -114,12 +114,16 @@ def check_scheduler(found: Found | None, model: str, config: "ModelConfig") -> N
 
 
 def write(restorer: "Restorer", folder: Path, text: str, origin: Sequence[sources.Fetched] = ()) -> None:
-    """Save a model with its card; it appears under its name when it is complete. OutputError when it cannot."""
+    """Save a model with its card; it appears under its name, in place of an earlier one, when it is complete.
+
+    OutputError when it cannot; an earlier model is whole then.
+    """
     from safetensors import SafetensorError
 
     from sdatc_models import weights
 
-    fresh = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    folder = folder.resolve()  # a link goes on leading to the model
+    fresh, earlier = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("partial", "removing"))
     try:
         weights.save(restorer, fresh)
         (fresh / "README.md").write_text(text, encoding="utf-8")
@@ -127,12 +131,15 @@ def write(restorer: "Restorer", folder: Path, text: str, origin: Sequence[source
             pins = [{"part": f.part, "source": f.source, "file": f.name, "sha256": f.sha256} for f in origin]
             (fresh / installed.SOURCES).write_text(json.dumps(pins, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
-            installed.discard(folder)
+            folder.rename(earlier)
         fresh.rename(folder)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model to {folder}: {error}") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
+        for leaving in (fresh, earlier):
+            shutil.rmtree(leaving, ignore_errors=True)
 
 
 def pull(entry: Entry, preferred: sources.Source | None, say: Callable[[str], None]) -> Report | None:

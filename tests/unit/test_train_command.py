@@ -1,5 +1,6 @@
 """`sdatc train` as a person uses it: prepare, run, go on, export, and every refusal in one line."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from PIL import Image
 from sdatc_cli.app import run
 from sdatc_cli.errors import InputError, ModelError, OutputError, UsageError
 from sdatc_cli.train import run as runs
-from sdatc_cli.train.export import export
+from sdatc_cli.train.export import export, write_model
 from sdatc_cli.train.loop import CHECKPOINT, Limits, Trainer, read_checkpoint
 from sdatc_cli.train.recipe import BASE
 from sdatc_cli.train.run import RunPlan, pick_precision, plan_run, read_run, train_stage
@@ -278,6 +279,39 @@ def test_merge_is_the_mean_of_every_weight(tmp_path: Path, tiny_models: dict[str
         torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], rtol=1e-3, atol=1e-4)
     assert "0.75 of the model `still` and 0.25 of `other`" in (tmp_path / "mean" / "README.md").read_text()
     assert call("merge", tiny_models["still"], tmp_path / "other", "-o", tmp_path / "mean", "-y") == 0
+
+
+def test_a_model_that_cannot_be_replaced_stays_whole(
+    tmp_path: Path, tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, link = tmp_path / "model", tmp_path / "link"
+    shutil.copytree(tiny_models["still"], out)
+    link.symlink_to(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    real = weights.sha256
+
+    def full(path: Path) -> str:
+        if path.name == "vae.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "sha256", full)
+        restorer = Restorer(tiny())
+        for folder in (out, tmp_path / "new"):
+            with pytest.raises(OutputError, match="No space left"):
+                write_model(restorer, "card", folder, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "mine.txt").write_text("precious")
+    with pytest.raises(OutputError, match=r"mine.txt, which is no part of a model"):
+        write_model(restorer, "card", out, overwrite=True)
+    (out / "mine.txt").unlink()
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError, match="cannot write the model"):
+        write_model(restorer, "card", tmp_path / "file", overwrite=True)
+    write_model(restorer, "card", link, overwrite=True)
+    assert link.is_symlink() and weights.verify(out) and (out / "README.md").read_text() == "card"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "model"]
 
 
 def test_a_widened_model_gives_the_same_pictures_and_can_learn_more(
