@@ -17,19 +17,20 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def jobs(folder: Folder = Path("."), clean: Clean = False, as_json: Json = False, debug: Debug = False) -> None:
     """Lists the unfinished work in a folder, or deletes it."""
     from sdatc_cli.engine.journal import unfinished
+    from sdatc_cli.media.container import show
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{show(folder)}: no such folder")
     found = unfinished(folder)
     if clean:
-        removed = [job.delete() for job in found if not job.running]
-        typer.echo(f"{len(removed)} unfinished jobs deleted", err=as_json)
-        found = [job for job in found if job.running]
+        gone = [job for job in found if not job.running and job.delete()]
+        typer.echo(f"{len(gone)} unfinished jobs deleted", err=as_json)
+        found = [job for job in found if job not in gone]
     if as_json:
         output.print_json([job.as_dict() for job in found])
         return
     for job in found:
         state = "running" if job.running else "stopped"
-        typer.echo(f"{job.output}: {job.frames} frames finished, {output.megabytes(job.size)}, {state}")
+        typer.echo(f"{show(job.output)}: {job.frames} frames finished, {output.megabytes(job.size)}, {state}")
     if not found and not clean:
         typer.echo("no unfinished work")

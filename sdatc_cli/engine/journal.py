@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, protocol_of, show
@@ -27,6 +27,7 @@ except ImportError:  # Windows: two runs on one output are not told apart there
 
 VERSION = 1
 JOURNAL = "journal.jsonl"
+LOCK = "lock"
 EDGE = 1 << 20  # bytes hashed at either end of an input
 
 
@@ -60,7 +61,7 @@ class Journal:
         self._lock: int | None = None
         try:
             folder.mkdir(exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+            self._lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
             if not try_lock(self._lock):
                 self.close()
                 raise OutputError(f"{show(out)}: another sdatc is working on it; wait for it or stop it")
@@ -122,14 +123,14 @@ class Journal:
 
     def _start(self, identity: dict[str, Any]) -> None:
         for path in self.folder.iterdir():
-            if path.name != "lock":
+            if path.name != LOCK:
                 path.unlink()
         self.segments = []
         self._rewrite(identity)
 
     def _rewrite(self, identity: dict[str, Any]) -> None:
         """Writes the journal anew, and removes files that no line names."""
-        kept = {self._file.name, "lock", *(segment.name for segment in self.segments)}
+        kept = {self._file.name, LOCK, *(segment.name for segment in self.segments)}
         for path in self.folder.iterdir():
             if path.name not in kept:
                 path.unlink()
@@ -153,10 +154,19 @@ def read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Segment]]:
     segments = []
     for line in lines[1:]:
         try:
-            segments.append(Segment(**json.loads(line)))
+            segments.append(_segment(json.loads(line)))
         except (ValueError, TypeError):  # torn by a crash; nothing behind it counts
             break
     return identity, segments
+
+
+def _segment(content: dict[str, Any]) -> Segment:
+    """A line of a journal. TypeError when it does not fit."""
+    segment = Segment(**content)
+    for entry in fields(Segment):
+        if not isinstance(getattr(segment, entry.name), cast(type, entry.type)):
+            raise TypeError(entry.name)
+    return segment
 
 
 @dataclass(frozen=True)
@@ -173,25 +183,31 @@ class Unfinished:
         """For `--json`."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
-    def delete(self) -> None:
-        """Removes it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def delete(self) -> bool:
+        """Removes it; whether it is gone. It stays where a run has taken it up meanwhile."""
+        try:
+            Journal(self.folder, self.output).remove()
+        except OutputError:
+            return False
+        return not self.folder.exists()
 
 
 def unfinished(parent: Path) -> list[Unfinished]:
-    """The unfinished work whose folders lie in `parent`."""
+    """The unfinished work whose folders lie in `parent`: folders, not links to any, with a journal that can be read."""
     found = []
     for folder in sorted(parent.glob(".*.sdatc")):
         output = parent / folder.name.removeprefix(".").removesuffix(".sdatc")
-        running = False
         try:
-            Journal(folder, output).close()
-        except OutputError:
-            running = True
-        identity, segments = read_journal(folder)
-        noted = Path(str((identity or {}).get("output", output)))
-        if noted.name != output.name and work_folder(noted, parent) == folder:  # it lies elsewhere than the output
-            output = noted
+            identity, segments = read_journal(folder)
+        except OSError:
+            continue
+        if identity is None or folder.is_symlink():
+            continue
+        running = _is_locked(folder / LOCK)
+        noted = Path(str(identity.get("output", output)))
+        with contextlib.suppress(ValueError):  # of what is no name
+            if noted.name != output.name and work_folder(noted, parent) == folder:  # it lies elsewhere than the output
+                output = noted
         found.append(
             Unfinished(folder, output, sum(s.frames for s in segments), sum(s.size for s in segments), running)
         )
@@ -216,6 +232,20 @@ def try_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a run has the lock, or may have one that cannot be read. Makes no file."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return path.exists()
+    try:
+        return not try_lock(handle)
+    except OSError:  # a network's file system may lock only what can be written
+        return True
+    finally:
+        os.close(handle)
 
 
 def input_identity(info: MediaInfo) -> dict[str, Any]:

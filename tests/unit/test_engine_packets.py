@@ -1,14 +1,19 @@
 """Packet files, the decoding times made for them, and the journal's memory."""
 
+import errno
 import hashlib
 import itertools
+import json
 import os
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sdatc_cli.app import run
 from sdatc_cli.engine.journal import Journal, Segment, input_identity, read_journal, unfinished, work_folder
 from sdatc_cli.engine.packets import Packet, PacketFile, decoding_times, read_packets, reorder_delay, timed
 from sdatc_cli.errors import OutputError
@@ -109,6 +114,54 @@ def test_the_journal_keeps_whole_stretches_and_drops_the_rest(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["0.packets", "2.packets", "journal.jsonl", "lock"]
     assert read_journal(folder)[1] == again.segments
     again.close()
+
+
+def journal_of(out: Path, *lines: str) -> Path:
+    journal = Journal(work_folder(out), out)
+    journal.begin({"version": 1, "input": "a"}, resume=True)
+    journal.close()
+    with (journal.folder / "journal.jsonl").open("a") as file:
+        file.writelines(line + "\n" for line in lines)
+    return journal.folder
+
+
+def test_what_is_no_unfinished_work_is_neither_listed_nor_touched(tmp_path, capsys):
+    mine, link = tmp_path / ".mine.sdatc", tmp_path / ".link.mp4.sdatc"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("precious")
+    (tmp_path / ".file.mp4.sdatc").write_text("precious")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link.symlink_to(journal_of(elsewhere / "link.mp4"))
+    odd = json.dumps(asdict(segment("0.packets", 0, b"")) | {"frames": "7"})
+    work = [journal_of(tmp_path / "odd.mp4", odd), journal_of(tmp_path / "a\nb.mp4")]
+    assert {(found.folder, found.frames, found.running) for found in unfinished(tmp_path)} == {
+        (folder, 0, False) for folder in work
+    }
+    assert [path.name for path in mine.iterdir()] == ["letter.txt"]
+    assert run(["jobs", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert run(["jobs", str(tmp_path), "--clean"]) == 0
+    assert capsys.readouterr().out == "2 unfinished jobs deleted\n"
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.sdatc", ".file.mp4.sdatc", link.name, "elsewhere"}
+    assert unfinished(elsewhere)
+
+
+def test_work_is_listed_by_a_lock_that_can_only_be_read(tmp_path, monkeypatch, capsys):
+    folder, real = journal_of(tmp_path / "out.mp4"), os.open
+
+    def reading(path, flags, *mode, **more):
+        if flags & (os.O_CREAT | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", reading)
+    assert [found.running for found in unfinished(tmp_path)] == [False]
+    assert run(["jobs", str(tmp_path), "--clean"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "0 unfinished jobs deleted" and said[1].endswith("stopped") and folder.is_dir()
+    (folder / "lock").unlink()
+    assert [found.running for found in unfinished(tmp_path)] == [False]
 
 
 def test_a_journal_of_another_input_is_thrown_away(tmp_path):
