@@ -105,6 +105,19 @@ def _write_run(plan: RunPlan) -> None:
     (plan.run / RUN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _check_as_begun(run: Path, content: dict[str, Any], init: Path | None, taught: bool, seed: int) -> None:
+    """UsageError that says how a run was begun, by its run.json, where it is to go on otherwise. No `init` fits all."""
+    begun = []
+    if bool(content.get("taught")) != taught:
+        begun.append(f"{'without' if taught else 'with'} --taught")
+    if (first := content.get("seed", seed)) != seed:
+        begun.append(f"with --seed {first}, not {seed}")
+    if init is not None and (first := content.get("init")) != init.name:
+        begun.append(f"with --init {first}, not {init.name}" if first else "without --init")
+    if begun:
+        raise UsageError(f"{run} was begun {' and '.join(begun)}; go on as it was begun")
+
+
 def plan_run(
     stage: StageName,
     shards: Path,
@@ -121,7 +134,8 @@ def plan_run(
 ) -> RunPlan:
     """Fill in what was not said: the configuration of a run that exists, else of `init`, else of `size`, else lite.
 
-    UsageError when `size` says otherwise, or when `taught` does not fit; ModelError for an unusable run or `init`.
+    UsageError when `size` says otherwise, `taught` does not fit, or a run that exists was begun with others of `init`,
+    `taught` and `seed`; ModelError for an unusable run or `init`.
     """
     if taught and stage != "dcm":
         raise UsageError(f"--taught is for --stage dcm, not for {stage}")
@@ -129,8 +143,7 @@ def plan_run(
     if (run / CHECKPOINT).exists():
         config, content = read_run(run)
         trained = content.get("init") is not None
-        if bool(content.get("taught")) != taught:
-            raise UsageError(f"{run} was begun {'without' if taught else 'with'} --taught; go on as it was begun")
+        _check_as_begun(run, content, init, taught, seed)
     elif init is not None:
         config = load_init(init).config
     else:

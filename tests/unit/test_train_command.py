@@ -172,6 +172,25 @@ def test_another_stage_or_size_in_the_same_folder_is_refused(shards: Path, tmp_p
         plan_run("dcm", shards, tmp_path, Limits(2), size="base")
 
 
+def test_a_run_goes_on_only_with_its_seed_and_its_first_model(
+    shards: Path, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    quietly(plan(shards, tmp_path / "new", 1, seed=4))
+    quietly(plan(shards, tmp_path / "run", 1, init=tiny_models["still"]))
+
+    def planned(run: str, init: str | None, seed: int) -> RunPlan:
+        folder = tiny_models[init] if init else None
+        return plan_run("dcm", shards, tmp_path / run, Limits(2), init=folder, seed=seed, precision="no")
+
+    assert planned("new", None, 4).seed == 4
+    for init in ("still", None):
+        assert planned("run", init, 0).limits == Limits(2)
+    with pytest.raises(UsageError, match="new was begun with --seed 4, not 5 and without --init; go on"):
+        planned("new", "still", 5)
+    with pytest.raises(UsageError, match="run was begun with --init still, not lively; go on"):
+        planned("run", "lively", 0)
+
+
 def test_a_run_from_a_trained_model_has_perceptual_losses_at_once_and_its_own_learning_rate(
     shards: Path, tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
