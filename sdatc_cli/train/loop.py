@@ -23,6 +23,8 @@ from .losses import Discriminator, discriminator_loss
 from .recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
+# What every checkpoint holds; other parts come with a discriminator or a scaler.
+NEEDED = {"tag": str, "step": int, "seconds": (int, float), "net": dict, "ema": dict, "optimizer": dict}
 
 
 class Stage(Protocol):
@@ -266,9 +268,15 @@ def on_cpu() -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents; tensors and plain values only. ModelError when it cannot be read."""
+    """A checkpoint's contents; tensors and plain values only. ModelError when it cannot be read or lacks something."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"cannot read the checkpoint {path}, it is damaged: {reason}") from error
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} is not a checkpoint of a training run: it holds a {type(state).__name__}")
+    for key, kind in NEEDED.items():
+        if not isinstance(state.get(key), kind):
+            raise ModelError(f"{path} is not a checkpoint of a training run: it has no {key}, or one of another kind")
+    return state

@@ -77,6 +77,26 @@ class Shard:
                 )
         except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is not a training shard: {error}") from error
+        if wrong := self._misfit():
+            raise InputError(f"{path} is damaged: {wrong}")
+
+    def _misfit(self) -> str | None:
+        """Which tensor is not what it should be, and why; None when all are."""
+        lq, hr, ends, quantiser = self.lq, self.hr, self.ends, self.quantiser
+        if lq.dtype != np.uint8 or lq.ndim != 5 or lq.shape[2] != lq.shape[3] or lq.shape[4] != 3:
+            return f"lq holds {lq.dtype} of shape {lq.shape}, not uint8 of (clips, frames, h, h, 3)"
+        if not lq.size:
+            return "it holds no clips"
+        if hr.dtype != np.uint8 or hr.ndim != 1:
+            return f"hr holds {hr.dtype} of shape {hr.shape}, not bytes"
+        frames = len(lq) * self.frames
+        if ends.dtype != np.int64 or ends.shape != (frames,):
+            return f"ends holds {ends.dtype} of shape {ends.shape}, not int64 of ({frames},)"
+        if ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] != len(hr):
+            return f"ends does not tell where the {frames} pictures in the {len(hr)} bytes of hr end"
+        if quantiser.dtype != np.float32 or quantiser.shape != (len(lq),):
+            return f"quantiser holds {quantiser.dtype} of shape {quantiser.shape}, not float32 of ({len(lq)},)"
+        return None
 
     def __len__(self) -> int:
         return len(self.lq)

@@ -9,6 +9,7 @@ import shutil
 import struct
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from sdatc_cli.bench.methods import RealESRGAN
@@ -314,6 +316,32 @@ def test_shards_of_another_version_and_other_files_are_refused(made: Path, tmp_p
         open_shards(tmp_path)
     with pytest.raises(InputError, match="no shards in"):
         open_shards(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("ends", lambda ends: ends[:-1], "ends holds int64 of shape"),
+        ("ends", lambda ends: ends[::-1], "ends does not tell"),
+        ("ends", lambda ends: ends.astype(np.float32), "ends holds float32"),
+        ("quantiser", lambda quantiser: quantiser[:0], r"quantiser holds float32 of shape \(0,\)"),
+        ("lq", lambda lq: lq[:0], "it holds no clips"),
+        ("lq", lambda lq: lq[0, 0, :, :, 0], r"lq holds uint8 of shape \(32, 32\)"),
+        ("lq", lambda lq: lq.astype(np.float32), "lq holds float32"),
+        ("hr", lambda hr: hr[:-10], "ends does not tell"),
+        ("hr", lambda hr: hr[None], "hr holds uint8 of shape"),
+    ],
+)
+def test_a_shard_whose_parts_do_not_fit_is_named(
+    name: str, spoil: Callable[[np.ndarray], np.ndarray], words: str, made: Path, tmp_path: Path
+) -> None:
+    path = next(made.iterdir())
+    tensors = load_file(path)
+    tensors[name] = np.ascontiguousarray(spoil(tensors[name]))
+    with safe_open(path, "np") as file:
+        save_file(tensors, tmp_path / "spoilt.safetensors", file.metadata())
+    with pytest.raises(InputError, match=f"spoilt.safetensors is damaged: {words}"):
+        open_shards(tmp_path)
 
 
 def test_a_damaged_picture_is_named(made: Path) -> None:

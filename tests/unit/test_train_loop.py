@@ -185,6 +185,15 @@ def test_a_damaged_checkpoint_is_refused(shards: Path, tmp_path: Path, content: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("lacking", [{}, [1], torch.zeros(2), "ema", "step"])
+def test_what_is_no_checkpoint_is_refused(shards: Path, tmp_path: Path, lacking: object) -> None:
+    trainer = make_trainer(make_stage("dcm", shards), tmp_path, Limits(steps=1))
+    content = {k: v for k, v in trainer.state().items() if k != lacking} if isinstance(lacking, str) else lacking
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(ModelError, match="is not a checkpoint of a training run: it h"):
+        trainer.resume()
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     torch.save({"tag": print}, tmp_path / CHECKPOINT)
     with pytest.raises(ModelError, match="cannot read the checkpoint"):
