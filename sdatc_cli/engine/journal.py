@@ -1,8 +1,8 @@
 """What is already done of a job, on disk, so that the same command goes on where it was stopped.
 
-A work folder, `.NAME.sdatc` beside the output, holds `journal.jsonl`, the finished stretches and a lock. The first line
-tells what the output depends on and where it lies, each other one a stretch. The file of a stretch is brought to the
-disk before its line is, so a line can be trusted; a torn last line is ignored.
+A work folder, `.NAME.sdatc` beside the output (a long name is cut), holds `journal.jsonl`, the finished stretches and a
+lock. The first line tells what the output depends on and where it lies, each other one a stretch. The file of a stretch
+is brought to the disk before its line is, so a line can be trusted; a torn last line is ignored.
 """
 
 import bisect
@@ -18,7 +18,7 @@ from typing import Any, cast
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, protocol_of, show
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.target import sync
+from sdatc_cli.media.target import hidden_name, sync
 
 try:
     import fcntl
@@ -218,9 +218,9 @@ def work_folder(out: Path, parent: Path | None = None) -> Path:
     """Where the unfinished work for an output lies: beside it, or in `parent`, which other outputs may share."""
     home = out.absolute().parent
     if parent is None or os.path.realpath(parent) == os.path.realpath(home):
-        return (parent or home) / f".{out.name}.sdatc"
+        return (parent or home) / hidden_name(out.name, ".sdatc")
     place = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:8]
-    return parent / f".{out.name}.{place}.sdatc"
+    return parent / hidden_name(out.name, f".{place}.sdatc")
 
 
 def try_lock(handle: int) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from sdatc_cli.errors import OutputError
 from sdatc_cli.media.container import one_line, show
 
+_LONGEST_NAME = 255  # bytes
 TAKEN = "the name is taken now by something that was not there before; move it away or give -y"
 
 
@@ -91,7 +93,7 @@ class TargetFolder:
         `overwrite` is off."""
         self.out = out = out.resolve() if out.is_dir() else out
         self._endings, self._overwrite = endings, overwrite
-        self._earlier = out.with_name(f".{out.name}.earlier")
+        self._earlier = out.with_name(hidden_name(out.name, ".earlier"))
         try:
             if not os.path.lexists(out) and self._earlier.is_dir():
                 os.rename(self._earlier, out)
@@ -140,6 +142,15 @@ class TargetFolder:
     def discard(self) -> None:
         """Remove the temporary folder and what is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def hidden_name(name: str, ending: str) -> str:
+    """`.NAME` with an ending; where that is too long, the name's beginning and a hash of all of it."""
+    whole = f".{name}{ending}"
+    if len(os.fsencode(whole)) <= _LONGEST_NAME:
+        return whole
+    content = os.fsencode(name)
+    return f".{content[:200].decode(errors='ignore')}.{hashlib.sha256(content).hexdigest()[:8]}{ending}"
 
 
 def rename_new(path: Path, out: Path) -> None:

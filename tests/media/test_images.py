@@ -148,6 +148,14 @@ def test_a_folder_that_holds_the_input_is_no_output(tmp_path):
     assert len(frames_in(own)) == 3 and leftovers(tmp_path, "own", "links", "linked", "away.png", "other") == []
 
 
+@pytest.mark.parametrize("length", [240, 255])
+def test_a_folder_of_frames_may_have_a_long_name(length, tmp_path):
+    source, out = write_video(tmp_path / "in.mkv", footage(2, 48, 32)), tmp_path / ("n" * length)
+    for overwrite in (False, True):
+        convert(source, out, overwrite=overwrite)
+        assert len(frames_in(out)) == 2 and leftovers(tmp_path, "in.mkv", out.name) == []
+
+
 def test_an_image_becomes_a_video_and_a_one_frame_video_an_image(tmp_path):
     Image.fromarray(footage(1, 48, 32)[0]).save(tmp_path / "in.png")
     convert(tmp_path / "in.png", tmp_path / "out.mp4")

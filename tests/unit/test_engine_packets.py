@@ -147,6 +147,23 @@ def test_what_is_no_unfinished_work_is_neither_listed_nor_touched(tmp_path, caps
     assert unfinished(elsewhere)
 
 
+@pytest.mark.parametrize("name", ["n" * 244 + ".mp4", "n" * 251 + ".mp4", "\u00e9" * 125 + ".mp4", "\udcff" * 250])
+def test_work_for_an_output_of_any_name_has_a_place(name, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    for parent, home in ((None, tmp_path), (work, work)):
+        out, other = tmp_path / name, tmp_path / (name[:-5] + "x" + name[-4:])
+        folders = [work_folder(path, parent) for path in (out, other)]
+        assert folders[0] != folders[1] and (
+            parent or len(os.fsencode(name)) > 248 or folders[0].name == f".{name}.sdatc"
+        )
+        for folder in folders:
+            journal = Journal(folder, out if folder == folders[0] else other)
+            journal.begin({"version": 1, "input": "a"}, resume=True)
+            journal.close()
+        assert {found.output for found in unfinished(home)} == {out, other}
+
+
 def test_work_is_listed_by_a_lock_that_can_only_be_read(tmp_path, monkeypatch, capsys):
     folder, real = journal_of(tmp_path / "out.mp4"), os.open
 
