@@ -21,6 +21,7 @@ from sdatc_cli.media.encoder_trial import check_encoder
 from sdatc_cli.media.encoders import CONTAINERS
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.isolated import probe
+from sdatc_cli.media.probe import check_size
 from sdatc_cli.media.target import check_target
 
 
@@ -62,6 +63,7 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
             output.print_json({"input": str(source), "output": str(out), "skipped": True})
         return
     info = probe(source, request.protocols)
+    check_size(info)
     check_target(out, source, request.overwrite)
     encoding = [*(f"{name}={value}" for name, value in request.encode.options), *filter(None, [request.encode.pix_fmt])]
     if encoding and (out.suffix.lower() not in CONTAINERS or out.is_dir()):

@@ -58,6 +58,7 @@ First = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model; what 
 Second = Annotated[Path, typer.Argument(metavar="OTHER", help="A model of the same networks.")]
 SecondShare = Annotated[float, typer.Option("--share", help="The weight of OTHER in the mean, between 0 and 1.")]
 Times = Annotated[int, typer.Option("--times", help="How many times as wide as the features the pairs are to be.")]
+WIDEST = 64  # times: beyond that the networks outgrow a machine's memory
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a model in MODEL_DIR.")]
 
 
@@ -222,7 +223,7 @@ def widen(
     debug: Debug = False,
 ) -> None:
     """Writes a model with wider convolutions in its DCM, which gives the same pictures and can learn more."""
-    settings.between("--times", times, 2)
+    settings.between("--times", times, 2, WIDEST)
     from sdatc_cli.train.widen import widen as write
 
     write(model, times, out, overwrite)

@@ -11,9 +11,8 @@ from sdatc_cli.engine.plan import LENGTH, Blender, Clip, clips
 from sdatc_cli.engine.resize import reduce
 from sdatc_cli.engine.scenes import mark_cuts
 from sdatc_cli.errors import InputError
+from sdatc_cli.media.info import SMALLEST_EDGE
 from sdatc_cli.media.read import Frame
-
-SMALLEST_EDGE = 16  # pixels of an input frame
 
 Network = Callable[[Tensor, Sequence[int]], Tensor]  # (N, 3, h, w), absolute indices -> (N, 3, 4h, 4w)
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+SMALLEST_EDGE = 16  # pixels of a frame that can be restored
 UNSPECIFIED = 2  # ITU-T H.273 code point, the same for primaries, transfer and matrix
 MATRIX_RGB, MATRIX_BT709, MATRIX_BT470BG, MATRIX_SMPTE170M, MATRIX_BT2020 = 0, 1, 5, 6, 9
 PRIMARIES_BT2020 = 9

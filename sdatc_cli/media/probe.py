@@ -27,9 +27,9 @@ from sdatc_cli.media.container import (
     show,
 )
 from sdatc_cli.media.images import is_still, probe_images
-from sdatc_cli.media.info import UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
+from sdatc_cli.media.info import SMALLEST_EDGE, UNSPECIFIED, ColorInfo, Mastering, MediaInfo, StreamInfo
 
-__all__ = ["MediaInfo", "StreamInfo", "pick_video", "probe", "stream_info"]
+__all__ = ["MediaInfo", "StreamInfo", "check_size", "pick_video", "probe", "stream_info"]
 
 ALPHA_TAG = "alpha_mode"  # of WebM whose transparency is a video of its own beside the packets, which no frame shows
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
@@ -46,6 +46,13 @@ def probe(path: Path, protocols: tuple[str, ...] = ()) -> MediaInfo:
         return probe_images(path)
     with open_input(path, protocols) as container:
         return replace(_probe_video(path, container), protocols=protocols)
+
+
+def check_size(info: MediaInfo) -> None:
+    """InputError when the frames are too small to be restored."""
+    if min(info.width, info.height) < SMALLEST_EDGE:
+        least = f"{SMALLEST_EDGE}x{SMALLEST_EDGE} is the least"
+        raise InputError(f"{show(info.path)}: frames of {info.width}x{info.height} are too small; {least}")
 
 
 def pick_video(container: InputContainer, path: Path) -> VideoStream:

@@ -58,7 +58,9 @@ def test_inputs_that_hold_no_video(fails, ffmpeg, tmp_path):
 
 
 def test_frames_too_small(fails, make_clip, tmp_path):
-    fails(INPUT, make_clip(width=14, height=24), tmp_path / "out.mp4")
+    small = make_clip(width=14, height=24)
+    assert "in.mkv: frames of 14x24 are too small" in fails(INPUT, small, tmp_path / "out.mp4")
+    assert "in.mkv: frames" in fails(INPUT, small, tmp_path / "out.mp4", "--sample", tmp_path / "stills")
 
 
 def test_a_part_beyond_the_end(fails, make_clip, tmp_path):

@@ -241,6 +241,10 @@ def test_bad_command_lines(
         ("run", "--stage", "dcm", "-i", shards, "-o", tmp_path / "file" / "run", "--steps", 1): (6, "cannot write to"),
         (*ready, "--steps", 1, "--held-out", shards): (3, "is to be held out, but"),
         (*ready, "--steps", 1, "--held-out", empty): (3, "no shards in"),
+        ("widen", tiny_models["still"], "-o", tmp_path / "out", "--times", 99999999): (
+            2,
+            "choose a number from 2 to 64",
+        ),
         ("prepare", "-o", tmp_path / "out"): (2, "give --photos, --videos, or both"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty): (3, "no photos or videos"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty, "--patch", 100): (2, "--patch 100"),
