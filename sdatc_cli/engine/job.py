@@ -60,7 +60,7 @@ class Job:
     @property
     def output(self) -> OutputPlan:
         """What the stretches of a video output share."""
-        return OutputPlan(self.out, self.info, self.size, self.encode, self.start, self.duration)
+        return OutputPlan(self.out, self.info, self.size, self.encode, self.start, self.duration, self.overwrite)
 
     @property
     def resumable(self) -> bool:

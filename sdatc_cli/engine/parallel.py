@@ -7,7 +7,7 @@ of the other.
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sdatc_cli.engine import stretch
 from sdatc_cli.engine.crew import Crew, Event, Failed, Finished, Lost, Notice, Progress
@@ -46,7 +46,7 @@ def upscale(job: Job, crew: Crew, config: ModelConfig, watcher: Watcher) -> Resu
             raise InputError(f"{job.info.path}: no frames between the start and the end that were asked for")
         if identity_of(job) != identity:
             raise InputError(f"{job.info.path}: changed while it was read; run the command again")
-        notices = join(journal, replace(job.output, overwrite=job.overwrite))
+        notices = join(journal, job.output)
         frames = sum(segment.frames for segment in journal.segments)
         journal.remove()
     except NameTakenError as error:

@@ -6,8 +6,6 @@ work was interrupted in between, and in whatever order and wherever the stretche
 """
 
 import contextlib
-import os
-from dataclasses import replace
 from types import TracebackType
 
 from sdatc_cli.engine import stretch
@@ -32,7 +30,7 @@ class SegmentedVideo:
         self.notices: list[str] = []
         self.tile: int | None = None
         self._journal = journal
-        self._plan = replace(plan, overwrite=plan.overwrite or os.path.lexists(plan.out))  # what is there was checked
+        self._plan = plan
         self._finished = frozenset(segment.first // stretch.STRETCH for segment in journal.segments)
         self._open: StretchWriter | None = None
         check_settings(plan, journal.folder)
