@@ -26,7 +26,7 @@ class ModelError(SdatcError):
 
 
 class DeviceError(SdatcError):
-    """The device is missing, or its memory is too small even for the smallest tile."""
+    """The device is missing, its memory is too small even for the smallest tile, or what it computes is no number."""
 
     exit_code = 5
 

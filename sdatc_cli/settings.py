@@ -8,6 +8,7 @@ from typing import Literal
 from sdatc_cli.errors import UsageError
 
 SMALLEST_TILE = 32  # input pixels
+MOST_GUIDANCE = 1000  # thousands of times what helps; far above it latents leave the range of numbers
 X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),

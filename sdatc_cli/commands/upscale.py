@@ -51,7 +51,7 @@ def upscale(
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--detail", detail, 0, 2)
-    settings.between("--guidance", guidance, 0)
+    settings.between("--guidance", guidance, 0, settings.MOST_GUIDANCE)
     told = settings.quantiser(quantiser)
     settings.between("--seed", seed, 0, 2**63 - 1)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)

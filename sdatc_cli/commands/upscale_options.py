@@ -40,7 +40,9 @@ Quantiser = Annotated[
         help="How coarsely the input was compressed, 0 to 51 as H.264 counts: auto asks its codec and looks.",
     ),
 ]
-Guidance = Annotated[float | None, _in(QUALITY, help="Strength of the motion guidance, 0 for none. [default: tuned]")]
+Guidance = Annotated[
+    float | None, _in(QUALITY, help="Strength of the motion guidance, 0 (none) to 1000. [default: tuned]")
+]
 Flow = Annotated[
     Literal["dis", "raft", "none"],
     _in(QUALITY, help="Optical flow; none keeps frames apart, raft needs torchvision."),

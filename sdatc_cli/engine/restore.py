@@ -10,7 +10,7 @@ from torch import Tensor
 from sdatc_cli.engine.plan import LENGTH, Blender, Clip, clips
 from sdatc_cli.engine.resize import reduce
 from sdatc_cli.engine.scenes import mark_cuts
-from sdatc_cli.errors import InputError
+from sdatc_cli.errors import DeviceError, InputError
 from sdatc_cli.media.info import SMALLEST_EDGE
 from sdatc_cli.media.read import Frame
 
@@ -68,24 +68,32 @@ class Leaving:
 
     frame: Frame
     pixels: Tensor  # (H, W, 3) on the host
+    finite: Tensor  # one bool on the host: no value was infinite or NaN, which pixels cannot show
     copied: "torch.cuda.Event | None"  # when a card has filled them
 
     @staticmethod
     def begin(frame: Frame, image: Tensor) -> "Leaving":
         """Sends `image` (3, H, W), float32 in [0, 1]."""
-        pixels = to_pixels(image, frame.image.dtype)
-        if not pixels.is_cuda:
-            return Leaving(frame, pixels.cpu(), None)
-        host = torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True)
-        host.copy_(pixels, non_blocking=True)
+        made = (to_pixels(image, frame.image.dtype), image.sum().isfinite())
+        if not image.is_cuda:
+            pixels, finite = (part.cpu() for part in made)
+            return Leaving(frame, pixels, finite, None)
+        pixels, finite = (torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in made)
+        for host, part in zip((pixels, finite), made, strict=True):
+            host.copy_(part, non_blocking=True)
         copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(pixels.device))
-        return Leaving(frame, host, copied)
+        copied.record(torch.cuda.current_stream(image.device))
+        return Leaving(frame, pixels, finite, copied)
 
     def arrived(self) -> Frame:
-        """The frame with its pixels, waited for."""
+        """The frame with its pixels, waited for. DeviceError when the networks made no picture of it."""
         if self.copied is not None:
             self.copied.synchronize()
+        if not self.finite:
+            raise DeviceError(
+                f"frame {self.frame.index}: the networks came to values that are no numbers; "
+                "try --dtype fp32, a lower --guidance, or another model"
+            )
         return replace(self.frame, image=self.pixels.numpy().astype(self.frame.image.dtype, copy=False))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sdatc_cli.engine.resize import lanczos_matrix, reduce
 from sdatc_cli.engine.restore import Leaving, restore_frames, to_pixels, to_tensor
 from sdatc_cli.engine.scenes import mark_cuts
-from sdatc_cli.errors import InputError
+from sdatc_cli.errors import DeviceError, InputError
 from sdatc_cli.media.read import Frame
 
 
@@ -137,3 +137,15 @@ def test_no_clip_reaches_across_a_cut():
 def test_frames_that_cannot_be_restored_are_an_input_error(sizes):
     with pytest.raises(InputError):
         list(restore_frames(frames_of([picture(0, *size) for size in sizes]), enlarge))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_values_that_are_no_numbers_are_an_error_and_no_black_frame(bad, scale):
+    def network(clip, frames):
+        out = enlarge(clip, frames)
+        out[-1, 0, 0, 0] = bad
+        return out
+
+    with pytest.raises(DeviceError, match=r"frame 4: .*no numbers"):
+        list(restore_frames(frames_of([picture(0)] * 5), network, scale))
