@@ -65,14 +65,16 @@ def run(arguments: list[str]) -> int:
     KeyboardInterrupt in the moments in which no command is at work."""
     debug = "--debug" in arguments
     try:
-        with_code = app(arguments, prog_name="sdatc", standalone_mode=False)
-        return with_code if isinstance(with_code, int) else 0
+        code = app(arguments, prog_name="sdatc", standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
         code, line = explain(error)
         print_error(line)
         return code
+    if code == Interrupted.exit_code:  # typer made it of a KeyboardInterrupt that no command caught
+        print_error("interrupted")
+    return code if isinstance(code, int) else 0
 
 
 class _Stop:

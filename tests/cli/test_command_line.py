@@ -182,6 +182,17 @@ def test_an_unexpected_exception_is_one_line_and_debug_shows_the_rest(monkeypatc
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_interruption_that_no_command_catches_is_said(monkeypatch, capsys):
+    from sdatc_cli import settings
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings, "one_of", stopped)
+    assert run(["upscale", "in.mp4", "-o", "out.mp4"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_doctor_tells_what_is_here(tiny_models, capsys):
     assert run(["doctor", "--model", str(tiny_models["still"]), "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
