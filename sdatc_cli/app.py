@@ -21,7 +21,7 @@ from sdatc_cli.commands.train import train
 from sdatc_cli.commands.upscale import upscale
 from sdatc_cli.errors import Interrupted
 from sdatc_cli.explain import explain
-from sdatc_cli.output import print_error
+from sdatc_cli.output import Lossy, print_error
 
 app = typer.Typer(
     name="sdatc",
@@ -96,6 +96,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):  # None where the caller closed it; what is said there is lost, not the work
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    sys.stderr = Lossy(sys.stderr)
     stop = _Stop()
     try:
         if threading.current_thread() is threading.main_thread():

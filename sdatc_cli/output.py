@@ -4,12 +4,31 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 PLAIN_INTERVAL = 5.0  # seconds between progress lines where there is no terminal
 
 Advance = Callable[[int, int | None], None]  # (done, total)
+
+
+class Lossy:
+    """A text stream in place of another. What that cannot take (a closed pipe, a full disk) is lost, not the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """The words of the command line: help, versions, usage errors. Nothing here runs a network."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -191,6 +192,18 @@ def test_an_interruption_that_no_command_catches_is_said(monkeypatch, capsys):
     monkeypatch.setattr(settings, "one_of", stopped)
     assert run(["upscale", "in.mp4", "-o", "out.mp4"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device here that is always full")
+def test_work_goes_on_when_nobody_takes_what_is_said(make_clip, tmp_path):
+    read, closed = os.pipe()
+    os.close(read)
+    source = make_clip(width=64, height=64)
+    for name, stream in {"pipe.mp4": closed, "full.mp4": os.open("/dev/full", os.O_WRONLY)}.items():
+        words = [sys.executable, "-m", "sdatc_cli", "degrade", str(source), "-o", str(tmp_path / name), "--scale", "2"]
+        assert subprocess.run(words, stderr=stream, timeout=60).returncode == 0, name
+        assert (tmp_path / name).is_file(), name
+        os.close(stream)
 
 
 def test_doctor_tells_what_is_here(tiny_models, capsys):
