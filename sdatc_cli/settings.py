@@ -8,6 +8,8 @@ from typing import Literal
 from sdatc_cli.errors import UsageError
 
 SMALLEST_TILE = 32  # input pixels
+MOST_TILE = 9_999_999  # input pixels, more than any frame's edge
+MOST_SEED = 2**63 - 1
 MOST_GUIDANCE = 1000  # thousands of times what helps; far above it latents leave the range of numbers
 X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -16,14 +18,16 @@ X26_PRESETS = (
 NVENC_PRESETS = tuple(f"p{number}" for number in range(1, 8))
 SVT_PRESETS = tuple(str(number) for number in range(-1, 14))
 
-_CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
+_CLOCK = re.compile(r"(?:(?:(\d{1,6}):)?([0-5]?\d):)?(\d{1,9}(?:\.\d*)?|\.\d+)")  # as nanoseconds within 64 bits
 
 
 def moment(option: str, text: str) -> float:
     """ "90", "1:30" or "0:01:30.5" as seconds, at least 0."""
     match = _CLOCK.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{option} {text}: give a time of at least 0 as seconds or [HH:]MM:SS, for example 90 or 1:30")
+        raise UsageError(
+            f"{option} {short(text)}: give a time of at least 0 as seconds or [HH:]MM:SS, for example 90 or 1:30"
+        )
     hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
 
@@ -42,8 +46,9 @@ def tile_edge(text: str) -> int | None:
     """ "auto" as None, a number of input pixels as itself."""
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < SMALLEST_TILE:
-        raise UsageError(f"--tile {text}: choose auto or a number of input pixels from {SMALLEST_TILE} up")
+    if not text.isdecimal() or len(text) > len(str(MOST_TILE)) or int(text) < SMALLEST_TILE:
+        span = f"from {SMALLEST_TILE} to {MOST_TILE}"
+        raise UsageError(f"--tile {short(text)}: choose auto or a number of input pixels {span}")
     return int(text)
 
 
@@ -63,8 +68,18 @@ def quantiser(text: str) -> Literal["auto"] | float | None:
 def between(option: str, value: float | None, least: float, most: float = math.inf) -> None:
     """Checks that a number lies in a closed range; None passes."""
     if value is not None and not least <= value <= most:
-        span = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g} up"
-        raise UsageError(f"{option} {value:g}: choose a number {span}")
+        span = f"from {number(least)} to {number(most)}" if math.isfinite(most) else f"from {number(least)} up"
+        raise UsageError(f"{option} {number(value)}: choose a number {span}")
+
+
+def number(value: float) -> str:
+    """A number for a message."""
+    return short(str(value)) if isinstance(value, int) else f"{value:g}"  # long ones do not fit a float
+
+
+def short(text: str) -> str:
+    """What was typed, for a message; the beginning of what is very long."""
+    return text if len(text) <= 60 else f"{text[:40]}..."
 
 
 def preset(codec: str, name: str) -> None:
@@ -99,7 +114,7 @@ def pairs(option: str, texts: list[str]) -> tuple[tuple[str, str], ...]:
 def positive(option: str, value: float | None) -> None:
     """Checks that a number is above zero; None passes."""
     if value is not None and value <= 0:
-        raise UsageError(f"{option} {value:g}: choose a number above 0")
+        raise UsageError(f"{option} {number(value)}: choose a number above 0")
 
 
 def names(option: str, text: str | None, choices: Iterable[str]) -> tuple[str, ...]:

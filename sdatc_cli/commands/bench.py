@@ -112,7 +112,9 @@ def levels(text: str) -> tuple[int, ...]:
     """ "15,25,35" as numbers from 0 to 51, each once."""
     found: list[int] = []
     for part in text.split(","):
-        if not part.strip().isdecimal() or not 0 <= int(part) <= 51:
-            raise UsageError(f"--crf {text}: give numbers from 0 to 51 separated by commas, for example 15,25,35")
+        if not part.strip().isdecimal() or len(part) > 9 or not 0 <= int(part) <= 51:
+            raise UsageError(
+                f"--crf {settings.short(text)}: give numbers from 0 to 51 separated by commas, for example 15,25,35"
+            )
         found += [int(part)] if int(part) not in found else []
     return tuple(found)

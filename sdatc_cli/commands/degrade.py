@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sdatc_cli import output
+from sdatc_cli import output, settings
 from sdatc_cli.errors import Interrupted, UsageError
 
 In = Annotated[Path, typer.Argument(metavar="IN", help="A video, or a folder of numbered frames.")]
@@ -71,7 +71,7 @@ def _bitrate(text: str | None) -> int | None:
     try:
         return round(float(text[:-1] if factor > 1 else text) * factor)
     except (ValueError, OverflowError):
-        raise UsageError(f"--bitrate {text!r} is not a number of bits a second, such as 50k") from None
+        raise UsageError(f"--bitrate {settings.short(text)!r} is not a number of bits a second, such as 50k") from None
 
 
 def _rate(text: str | None):
@@ -81,6 +81,8 @@ def _rate(text: str | None):
     if text is None:
         return None
     try:
+        if len(text) > 40 or "e" in text.lower():  # 1e9999999 is a number, and half a minute's work
+            raise ValueError
         return Fraction(text).limit_denominator(1_000_000)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--fps {text!r} is not a rate, such as 25 or 30000/1001") from None
+        raise UsageError(f"--fps {settings.short(text)!r} is not a rate, such as 25 or 30000/1001") from None

@@ -22,6 +22,8 @@ train = typer.Typer(
     rich_markup_mode=None,
 )
 
+MOST_BATCH = 4096  # clips, many times what any device holds
+
 Photos = Annotated[Path | None, typer.Option(help="A folder of photos, at least 512 pixels each way.")]
 Videos = Annotated[Path | None, typer.Option(help="A folder of videos.")]
 ShardsOut = Annotated[Path, typer.Option("-o", "--output", metavar="SHARDS", help="The folder for the shards.")]
@@ -77,7 +79,7 @@ def prepare(
     """Cuts clips from photos and videos, compresses them with real codecs, and writes both as shards. Resumable."""
     settings.between("--per-photo", per_photo, 1)
     settings.one_of("--patch", patch, (128, 256, 512))
-    settings.between("--seed", seed, 0)
+    settings.between("--seed", seed, 0, settings.MOST_SEED)
     settings.between("--workers", workers, 1)
     if photos is None and videos is None:
         raise UsageError("give --photos, --videos, or both")
@@ -100,7 +102,7 @@ def teach(shards: ShardsAt, share: Share = 1.0, seed: Seed = 0, quiet: Quiet = F
 
     Needs the extra "peers".
     """
-    settings.between("--seed", seed, 0)
+    settings.between("--seed", seed, 0, settings.MOST_SEED)
     if not 0 < share <= 1:
         raise UsageError(f"--share {share}: choose a number above 0 and up to 1")
     from sdatc_cli.train.taught import teach as make
@@ -131,8 +133,8 @@ def run(
     """Trains one stage. The same command again goes on where an interrupted run stopped."""
     settings.between("--steps", steps, 1)
     settings.positive("--minutes", minutes)
-    settings.between("--seed", seed, 0)
-    settings.between("--batch", batch, 1)
+    settings.between("--seed", seed, 0, settings.MOST_SEED)
+    settings.between("--batch", batch, 1, MOST_BATCH)
     if steps is None and minutes is None:
         raise UsageError("give --steps, --minutes, or both")
     from accelerate import PartialState

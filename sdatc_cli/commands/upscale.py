@@ -53,7 +53,7 @@ def upscale(
     settings.between("--detail", detail, 0, 2)
     settings.between("--guidance", guidance, 0, settings.MOST_GUIDANCE)
     told = settings.quantiser(quantiser)
-    settings.between("--seed", seed, 0, 2**63 - 1)
+    settings.between("--seed", seed, 0, settings.MOST_SEED)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)

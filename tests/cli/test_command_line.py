@@ -58,6 +58,13 @@ BAD = {
     "--duration 0": "--duration 0: choose a number above 0",
     "--seed -1": "--seed -1",
     "--tile 8": "--tile 8",
+    f"--tile {'9' * 5000}": "--tile 9999",
+    f"--start {'9' * 400}": "--start 9999",
+    f"--start {'9' * 400}:00:00": "--start 9999",
+    f"--duration {'9' * 400}": "--duration 9999",
+    f"--preview {'9' * 400}": "--preview 9999",
+    f"--seed {'9' * 400}": "--seed 9999",
+    f"--crf {'9' * 400}": "--crf 9999",
     "--tile big": "--tile big",
     "--solver euler": "euler",
     "--flow raff": "raff",
@@ -128,7 +135,7 @@ def test_every_command_and_option_has_a_help_text(capsys):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("words", BAD, ids=lambda words: words.replace(" ", ""))
+@pytest.mark.parametrize("words", BAD, ids=lambda words: words.replace(" ", "")[:30])
 def test_bad_options_are_one_line_and_code_2(words, tmp_path, capsys):
     out = tmp_path / "out.mp4"
     assert run(["upscale", "in.mp4", "-o", str(out), *words.split()]) == 2
@@ -137,6 +144,22 @@ def test_bad_options_are_one_line_and_code_2(words, tmp_path, capsys):
     assert said.err.startswith("error: ") and said.err.count("\n") == 1
     assert BAD[words] in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--crf", "9" * 5000],
+        ["degrade", "in.mp4", "-o", "out.mp4", "--fps", "1e9999999"],
+        ["train", "run", "--stage", "dcm", "-i", "a", "-o", "b", "--steps", "1", "--batch", "99999999999"],
+        ["train", "run", "--stage", "dcm", "-i", "a", "-o", "b", "--steps", "1", "--seed", "9" * 400],
+    ],
+    ids=lambda words: words[-2],
+)
+def test_numbers_beyond_reason_are_refused_at_once(words, capsys):
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --") and len(said) < 200 and words[-2] in said
 
 
 @pytest.mark.parametrize("words", [["upscale"], ["upscale", "in.mp4"], ["frobnicate"]])
