@@ -17,6 +17,7 @@ from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
 from sdatc_cli.media.write import upright
+from sdatc_cli.settings import MOST_GUIDANCE, MOST_SEED, MOST_TILE, SMALLEST_TILE, between, one_of, short
 
 from .datasets import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_numbering, frame_files
 
@@ -32,6 +33,15 @@ SWITCHES = {
     "fusion": ("on", "off"),
     "prompt": ("none", "prompt", "softmax", "pcam"),
     "quantiser": ("on", "off"),
+}
+CHOICES = {"solver": ("ddpm", "dpmpp"), "flow": ("dis", "raft", "none"), "color": ("adain", "wavelet", "none")}
+RANGES = {  # as commands/upscale.py has them; whole numbers where they are written so
+    "steps": (1, 1000),
+    "fidelity": (0.0, 1.0),
+    "detail": (0.0, 2.0),
+    "guidance": (0.0, MOST_GUIDANCE),
+    "seed": (0, MOST_SEED),
+    "tile": (SMALLEST_TILE, MOST_TILE),
 }
 REACH = 2  # frames on either side of a wanted one that SDATC restores with it
 
@@ -259,7 +269,7 @@ class Candidate:
 
 
 def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
-    """RestoreOptions of `key=value` settings; UsageError for an unknown key or a value of the wrong kind."""
+    """RestoreOptions of `key=value` settings; UsageError for an unknown key or a value that `upscale` would refuse."""
     from sdatc_models.restorer import RestoreOptions
 
     options = RestoreOptions()
@@ -270,10 +280,12 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
                 f"method {name}: unknown setting {key!r}; known: {', '.join(['model', *SWITCHES, *sorted(known)])}"
             )
         value: Any = text
-        if key in ("steps", "seed", "tile"):
-            value = _number(name, key, text, int)
-        elif key in ("fidelity", "detail", "guidance"):
-            value = _number(name, key, text, float)
+        if key in CHOICES:
+            one_of(f"method {short(name)}: {key}", text, CHOICES[key])
+        else:
+            least, most = RANGES[key]
+            value = _number(name, key, text, int if isinstance(least, int) else float)
+            between(f"method {short(name)}: {key}", value, least, most)
         options = replace(options, **{key: value})
     return options
 
@@ -282,7 +294,7 @@ def _number(name: str, key: str, text: str, kind: type[int] | type[float]) -> in
     try:
         return kind(text)
     except ValueError:
-        raise UsageError(f"method {name}: {key}={text} is not a number") from None
+        raise UsageError(f"method {short(name)}: {key}={short(text)} is not a number") from None
 
 
 def make(text: str, model: str, device: str, dtype: str) -> Method:
