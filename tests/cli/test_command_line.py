@@ -1,5 +1,6 @@
 """The words of the command line: help, versions, usage errors. Nothing here runs a network."""
 
+import errno
 import json
 import os
 import subprocess
@@ -227,6 +228,33 @@ def test_work_goes_on_when_nobody_takes_what_is_said(make_clip, tmp_path):
         assert subprocess.run(words, stderr=stream, timeout=60).returncode == 0, name
         assert (tmp_path / name).is_file(), name
         os.close(stream)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    {
+        "jobs LONG": 3,
+        "train run --stage dcm -i LONG -o run --steps 1": 3,
+        "bench --dataset LONG": 3,
+        "bench --dataset . --metrics psnr -o LONG": 3,
+        "models verify LONG": 4,
+        "models path LONG": 4,
+        "doctor --model LONG": 4,
+    }.items(),
+)
+def test_names_that_are_too_long_are_one_line(words, code, tmp_path, monkeypatch, make_clip, capsys):
+    make_clip()
+    monkeypatch.chdir(tmp_path)
+    assert run(words.replace("LONG", 300 * "x").split()) == code
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "xxx: File name too long" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EACCES, 3), (errno.ENOTDIR, 3), (errno.EROFS, 6)])
+def test_paths_that_cannot_be_used_are_named(number, code):
+    from sdatc_cli.app import explain
+
+    assert explain(OSError(number, os.strerror(number), b"a\xff")) == (code, f"a\udcff: {os.strerror(number)}")
 
 
 def test_doctor_tells_what_is_here(tiny_models, capsys):
