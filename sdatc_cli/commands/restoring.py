@@ -28,7 +28,7 @@ from sdatc_cli.media.target import check_target
 def restore(request: Request) -> None:
     """Carries out a request. Raises the classes of errors.py, and typer.Exit when some of many outputs failed."""
     request.check()
-    inputs, many = find_inputs(request.sources, request.out)
+    inputs, many = find_inputs(request.sources, request.out, output.Terminal().notice)
     if many and (request.previews or request.sample is not None):
         option = "--preview" if request.sample is None else "--sample"
         raise UsageError(f"{option} takes a single input, and here are {len(inputs)}")

@@ -3,12 +3,12 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdatc_cli.errors import InputError, OutputError, UsageError
-from sdatc_cli.media.container import one_line, show
+from sdatc_cli.errors import OutputError, UsageError
+from sdatc_cli.media.container import show
 from sdatc_cli.media.encoders import CONTAINERS, holds
 from sdatc_cli.media.images import is_image, is_still
 from sdatc_cli.media.target import check_target
@@ -18,6 +18,7 @@ VIDEO_SUFFIXES = frozenset(CONTAINERS) | {
     *(".rmvb", ".vob", ".wmv", ".y4m"),
 }
 PREVIEW_SECONDS = 2.0
+NAMED = 5  # of the files that are passed over
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,17 @@ class Task:
     there: bool = False
 
 
-def find_inputs(words: Sequence[Path], out: Path | None) -> tuple[list[Path], bool]:
+def find_inputs(
+    words: Sequence[Path], out: Path | None, tell: Callable[[str], None] = lambda line: None
+) -> tuple[list[Path], bool]:
     """(inputs, each once; whether they are a batch, whose outputs go into a folder) for the arguments of a command.
 
     An argument that is no file's name is taken as a pattern; a folder is one input if it is a sequence of frames, else
-    all videos and images in it. A single input that was found so is no batch when `out` is the name of a file. What
-    does not exist stays in the list. Raises InputError for a folder that cannot be read.
+    all videos and images in it; `tell` is given a line that names what else is in it. A single input that was found so
+    is no batch when `out` is the name of a file. What does not exist or cannot be read stays in the list.
     """
     named = [path for word in words for path in _matches(word)]
-    found = [path for folder in named for path in _members(folder, out)]
+    found = [path for folder in named for path in _members(folder, out, tell)]
     inputs: dict[str, Path] = {}
     for path in found:
         inputs.setdefault(os.path.abspath(path), path)
@@ -54,19 +57,25 @@ def _matches(word: Path) -> list[Path]:
     return _in_order(map(Path, glob.glob(str(word)))) or [word]
 
 
-def _members(path: Path, out: Path | None) -> list[Path]:
+def _members(path: Path, out: Path | None, tell: Callable[[str], None]) -> list[Path]:
     """The inputs that an argument stands for: itself, unless it is a folder of several."""
     if not os.path.isdir(path):
         return [path]
     try:
-        files = [f for f in path.iterdir() if f.is_file() and not f.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{show(path)}: cannot be read ({one_line(error)})") from error
+        entries = _in_order(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return [path]
+    files = [entry for entry in entries if os.path.isfile(entry) or not os.path.exists(entry)]  # or links to nothing
     videos = [f for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
     images = [f for f in files if is_image(f)]
     if not videos and (len(_patterns(images)) < 2 or (out is not None and _names_a_file(out))):
         return [path]
-    return _in_order(videos + images)
+    inputs = _in_order(videos + images)
+    others = [show(Path(entry.name)) for entry in entries if entry not in inputs]
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        tell(f"{show(path)}: passed over {', '.join(others[:NAMED])}{more}: no videos or images by their names")
+    return inputs
 
 
 def _patterns(images: Iterable[Path]) -> set[str]:

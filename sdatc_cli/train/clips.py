@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
+from sdatc_cli.engine import batch
 from sdatc_cli.errors import InputError
 from sdatc_cli.media.container import show
 
 PHOTO_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v"}
+VIDEO_SUFFIXES = set(batch.VIDEO_SUFFIXES)
 
 
 def find_files(folder: Path, suffixes: set[str]) -> list[Path]:

@@ -40,6 +40,15 @@ def test_what_a_folder_is(made):
     assert found("films") == (["films/a.MKV", "films/b.mp4"], True)
 
 
+def test_what_a_folder_holds_besides_is_named_and_links_to_nothing_are_inputs(made):
+    made("films/a.mp4", "films/a.srt", "films/.hidden", "films/deeper/c.mp4", *(f"films/n{i}.txt" for i in range(5)))
+    Path("films/gone.mkv").symlink_to("nowhere.mkv")
+    told = []
+    inputs, _ = find_inputs([Path("films")], OUT, told.append)
+    assert list(map(str, inputs)) == ["films/a.mp4", "films/gone.mkv"]
+    assert len(told) == 1 and "films: passed over a.srt, deeper, n0.txt, n1.txt, n2.txt and 2 more" in told[0]
+
+
 def test_patterns_and_order_and_repetitions(made):
     made("v10.mp4", "v9.mp4", "w.mp4", "only.mkv")
     assert found("v*.mp4") == (["v9.mp4", "v10.mp4"], True)

@@ -29,7 +29,7 @@ from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.train import batches
 from sdatc_cli.train.batches import ClipSampler, random_tint
-from sdatc_cli.train.clips import photo_clip, sharpened, video_frames
+from sdatc_cli.train.clips import VIDEO_SUFFIXES, find_files, photo_clip, sharpened, video_frames
 from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, parts, prepare
 from sdatc_cli.train.shards import JPEG, ClipPair, Shard, open_shards, write_shard
@@ -45,6 +45,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2 + 1e-12))
+
+
+def test_training_takes_the_videos_that_upscale_takes(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.TS", "c.mpg", "d.wmv", "e.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_files(tmp_path, VIDEO_SUFFIXES)] == ["a.mp4", "b.TS", "c.mpg", "d.wmv"]
 
 
 def refusal(*arguments: object, **more: object) -> str:
