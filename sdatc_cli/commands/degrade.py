@@ -8,7 +8,7 @@ import typer
 from sdatc_cli import output, settings
 from sdatc_cli.errors import Interrupted, UsageError
 
-In = Annotated[Path, typer.Argument(metavar="IN", help="A video, or a folder of numbered frames.")]
+In = Annotated[Path, typer.Argument(metavar="IN", readable=False, help="A video, or a folder of numbered frames.")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="The video to write; OUT.json tells how it was made.")]
 Crf = Annotated[int | None, typer.Option(help="Quality of the encoder, 0 to 51; higher is worse. [default: 35]")]
 Bitrate = Annotated[str | None, typer.Option(help="Bits a second in place of --crf, such as 50k.")]

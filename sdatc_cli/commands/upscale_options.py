@@ -14,7 +14,11 @@ QUALITY, ENCODING, PART, MANY, RUN = "Quality", "Encoding", "Part of the video",
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(metavar="IN", help="Videos, images, folders of numbered frames; folders or 'patterns' of these."),
+    typer.Argument(  # the look at each input says which cannot be read, and does not stop the others
+        metavar="IN",
+        readable=False,
+        help="Videos, images, folders of numbered frames; folders or 'patterns' of these.",
+    ),
 ]
 Out = Annotated[
     Path | None,

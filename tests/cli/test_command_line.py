@@ -257,6 +257,15 @@ def test_paths_that_cannot_be_used_are_named(number, code):
     assert explain(OSError(number, os.strerror(number), b"a\xff")) == (code, f"a\udcff: {os.strerror(number)}")
 
 
+@pytest.mark.parametrize("command", ["upscale", "degrade"])
+def test_what_cannot_be_read_is_an_input_that_fails(command, tmp_path, monkeypatch, capsys):
+    secret = tmp_path / "secret.mp4"
+    secret.write_text("junk")
+    monkeypatch.setattr(os, "access", lambda *arguments, **more: False)  # as for anybody but root
+    assert run([command, str(secret), "-o", str(tmp_path / "out.mp4")]) == 3
+    assert "secret.mp4" in capsys.readouterr().err
+
+
 def test_doctor_tells_what_is_here(tiny_models, capsys):
     assert run(["doctor", "--model", str(tiny_models["still"]), "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
