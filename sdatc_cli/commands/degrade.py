@@ -8,6 +8,8 @@ import typer
 from sdatc_cli import output, settings
 from sdatc_cli.errors import Interrupted, UsageError
 
+MOST_FRAMES = 10**9  # over a year at 25 a second
+
 In = Annotated[Path, typer.Argument(metavar="IN", readable=False, help="A video, or a folder of numbered frames.")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="The video to write; OUT.json tells how it was made.")]
 Crf = Annotated[int | None, typer.Option(help="Quality of the encoder, 0 to 51; higher is worse. [default: 35]")]
@@ -20,7 +22,7 @@ Kernel = Annotated[
 Codec = Annotated[Literal["libx264", "libx265", "mpeg4"], typer.Option(help="Video encoder.")]
 Preset = Annotated[str, typer.Option(help="Speed of x264 and x265.")]
 Fps = Annotated[str | None, typer.Option(metavar="R", help="Frame rate, such as 25 or 30000/1001.")]
-Frames = Annotated[int | None, typer.Option(min=1, help="Take only this many frames.")]
+Frames = Annotated[int | None, typer.Option(help="Take only this many frames.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -47,6 +49,8 @@ def degrade(
     """
     if crf is not None and bitrate is not None:
         raise UsageError("give --crf or --bitrate, not both")
+    settings.preset(codec, preset)
+    settings.between("--frames", frames, 1, MOST_FRAMES)
     rate = _bitrate(bitrate)
     frame_rate = _rate(fps)
     from sdatc_cli.media.degrade import Recipe

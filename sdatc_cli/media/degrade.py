@@ -20,7 +20,7 @@ from PIL import Image
 from sdatc_cli import __version__
 from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.container import open_input, show
-from sdatc_cli.media.encoders import container_format, quantiser_for
+from sdatc_cli.media.encoders import CONTAINERS, holds, quantiser_for
 from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.info import MediaInfo
@@ -107,7 +107,9 @@ def degrade(
     """
     source, out = Path(source), Path(out)
     note = out.with_name(out.name + ".json")
-    container = container_format(out)
+    container = CONTAINERS.get(out.suffix.lower())
+    if container is None or not holds(container, recipe.codec):
+        raise UsageError(f"-o {show(out)}: give a name that ends in .mp4 or .mkv, which hold {recipe.codec}")
     info = probe(source)
     check_target(out, source, overwrite)
     check_target(note, source, overwrite)
@@ -135,7 +137,8 @@ def degrade(
         if not count:
             raise OutputError(f"{show(out)}: not written, for no frame of the input can be decoded")
         shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
-        made = _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
+        made: dict[str, Any] = {"command": _own_command(recipe, source, out, frames)}
+        made |= _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
         made["input_damage"] = reader.damage
         text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
         note_target.path.write_bytes(text.encode(errors="backslashreplace"))  # of names that are not Unicode
@@ -254,6 +257,16 @@ def _sha256(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _own_command(recipe: Recipe, source: Path, out: Path, frames: int | None) -> str:
+    """The command line that makes the output again."""
+    words = ["sdatc", "degrade", "-o", str(out), "--scale", str(recipe.scale), "--kernel", recipe.kernel,
+             "--codec", recipe.codec, "--preset", recipe.preset]  # fmt: skip
+    words += ["--bitrate", str(recipe.bitrate)] if recipe.bitrate is not None else ["--crf", str(recipe.crf)]
+    words += ["--fps", _text(recipe.fps)] if recipe.fps is not None else []
+    words += ["--frames", str(frames)] if frames is not None else []
+    return shlex.join([*words, *(["--"] if str(source).startswith("-") else []), str(source)])
+
+
 def _note(
     recipe: Recipe,
     info: MediaInfo,
@@ -266,13 +279,8 @@ def _note(
     count: int,
     command: list[str],
 ) -> dict[str, Any]:
-    """Everything needed to make the output again."""
-    ours = ["sdatc", "degrade", str(source), "-o", str(out), "--scale", str(recipe.scale), "--kernel", recipe.kernel,
-            "--codec", recipe.codec, "--preset", recipe.preset]  # fmt: skip
-    ours += ["--bitrate", str(recipe.bitrate)] if recipe.bitrate is not None else ["--crf", str(recipe.crf)]
-    ours += ["--fps", _text(recipe.fps)] if recipe.fps is not None else []
+    """Everything else needed to make the output again."""
     return {
-        "command": shlex.join(ours),
         "sdatc": __version__,
         "ffmpeg": ffmpeg_version(),
         "ffmpeg_command": shlex.join(command),

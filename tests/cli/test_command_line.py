@@ -152,12 +152,14 @@ def test_bad_options_are_one_line_and_code_2(words, tmp_path, capsys):
     [
         ["bench", "--crf", "9" * 5000],
         ["degrade", "in.mp4", "-o", "out.mp4", "--fps", "1e9999999"],
+        ["degrade", "in.mp4", "-o", "out.mp4", "--frames", "99999999999999999999"],
+        ["degrade", "in.mp4", "-o", "out.mp4", "--preset", "nope"],
         ["train", "run", "--stage", "dcm", "-i", "a", "-o", "b", "--steps", "1", "--batch", "99999999999"],
         ["train", "run", "--stage", "dcm", "-i", "a", "-o", "b", "--steps", "1", "--seed", "9" * 400],
     ],
-    ids=lambda words: words[-2],
+    ids=lambda words: words[0] + words[-2],
 )
-def test_numbers_beyond_reason_are_refused_at_once(words, capsys):
+def test_values_beyond_reason_are_refused_at_once(words, capsys):
     assert run(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: --") and len(said) < 200 and words[-2] in said

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sdatc_cli.app import run
 from sdatc_cli.errors import DeviceError, InputError, OutputError, UsageError
 from sdatc_cli.media import ffmpeg as program
 from sdatc_cli.media.degrade import KERNELS, Recipe, _at_rate, degrade, reduce_frame
@@ -76,6 +77,24 @@ def test_the_note_makes_it_again(tmp_path):
     assert decoded(again)[0].shape == decoded(tmp_path / "out.mkv")[0].shape
     assert all((a == b).all() for a, b in zip(decoded(again), decoded(tmp_path / "out.mkv"), strict=True))
     assert shlex.split(told["command"])[:2] == ["sdatc", "degrade"]
+
+
+def test_the_command_in_the_note_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("-in.mkv"), footage(6, 144, 96))
+    note = degrade(Path("-in.mkv"), Path("out.mkv"), Recipe(), frames=3)
+    command, first = shlex.split(json.loads(note.read_text())["command"]), decoded(Path("out.mkv"))
+    Path("out.mkv").unlink()
+    note.unlink()
+    assert run(command[1:]) == 0
+    assert len(first) == 3 and all((a == b).all() for a, b in zip(first, decoded(Path("out.mkv")), strict=True))
+
+
+@pytest.mark.parametrize("name", ["x.webm", "dg", "dg.png"])
+def test_names_that_hold_no_such_video_are_usage_errors(name, tmp_path):
+    source = write_video(tmp_path / "in.mkv", footage(2, 144, 96))
+    with pytest.raises(UsageError, match=r"ends in \.mp4 or \.mkv"):
+        degrade(source, tmp_path / name, Recipe())
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
