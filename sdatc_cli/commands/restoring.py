@@ -18,7 +18,7 @@ from sdatc_cli.errors import Interrupted, ModelError, OutputError, UsageError
 from sdatc_cli.explain import explain
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoder_trial import check_encoder
-from sdatc_cli.media.encoders import CONTAINERS
+from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.isolated import probe
 from sdatc_cli.media.probe import check_size
@@ -68,11 +68,28 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
     encoding = [*(f"{name}={value}" for name, value in request.encode.options), *filter(None, [request.encode.pix_fmt])]
     if encoding and (out.suffix.lower() not in CONTAINERS or out.is_dir()):
         raise UsageError(f"{encoding[0]}: {show(out)} holds pictures, which no video encoder makes")
+    if idle := _idle(request, info, out):
+        terminal.notice(f"{', '.join(idle)}: without effect, for pictures have no times and no video encoder")
     with closing(Workshop(request)) as workshop:
         job = workshop.job(info, out, request.start, request.duration, terminal)
         facts = workshop.restore(job, terminal, "restoring")
     if request.as_json:
         output.print_json(facts)
+
+
+def _idle(request: Request, info: MediaInfo, out: Path) -> list[str]:
+    """The options given, other than their defaults, that mean nothing for a still image or for pictures as output."""
+    encode, usual = request.encode, EncodeOptions()
+    times = {"--start": request.start is not None, "--duration": request.duration is not None}
+    encoder = {
+        "--codec": encode.codec != usual.codec,
+        "--crf": encode.crf != usual.crf,
+        "--preset": encode.preset != usual.preset,
+    }
+    given = times if info.kind == "image" else {}
+    if out.suffix.lower() not in CONTAINERS or out.is_dir():
+        given = given | encoder
+    return [name for name, differs in given.items() if differs]
 
 
 def restore_many(request: Request, tasks: list[Task], look: Callable[[Path], MediaInfo]) -> None:

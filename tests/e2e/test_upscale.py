@@ -154,6 +154,13 @@ def test_images_and_folders_of_frames(upscale, tmp_path):
     assert Image.open(tmp_path / "one.png").size == (128, 96)
 
 
+def test_options_that_mean_nothing_for_a_picture_are_named(upscale, tmp_path):
+    source = tmp_path / "in.png"
+    Image.fromarray(frames_of(1, 32, 24)[0]).save(source)
+    told = upscale(source, tmp_path / "out.png", "--start", "5", "--crf", "3", "--preset", "medium", "--codec", "ffv1")
+    assert any(line.startswith("--start, --codec, --crf: without effect") for line in told["notices"])
+
+
 def test_deep_images_stay_deep(upscale, tmp_path):
     deep = texture(24, 32).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
