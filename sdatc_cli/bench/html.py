@@ -32,7 +32,7 @@ def write(report: dict[str, Any], pictures: Path, out: Path) -> None:
         marks={style: place for place, style in table.STYLES.items()},
     )
     fresh = out.with_name(f"{out.name}.part")
-    fresh.write_text(page, encoding="utf-8")
+    fresh.write_text(page, encoding="utf-8", errors="backslashreplace")
     fresh.replace(out)
 
 

@@ -138,5 +138,6 @@ def write_json(path: Path, value: Any) -> None:
     """Writes whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False, allow_nan=False)
+    fresh.write_bytes(text.encode(errors="backslashreplace"))  # names need not be Unicode; JSON reads such escapes
     fresh.replace(path)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sdatc_cli.bench import command, fidelity, inputs, methods, scoring, worker
-from sdatc_cli.bench.workspace import Unit, Workspace, export_png
+from sdatc_cli.bench.workspace import Unit, Workspace, export_png, read_json, write_json
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.output import Terminal
 from tests.conftest import texture
@@ -283,3 +283,9 @@ def test_processes_end_with_the_one_that_started_them() -> None:
             return
         os.kill(child, signal.SIGKILL)
     pytest.fail("the child lives on")
+
+
+def test_names_that_are_not_unicode_are_kept(tmp_path: Path) -> None:
+    clip = Path(os.fsdecode(b"\xff")).name
+    write_json(tmp_path / "unit.json", {"clip": clip})
+    assert read_json(tmp_path / "unit.json") == {"clip": clip}
