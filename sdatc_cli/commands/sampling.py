@@ -39,7 +39,7 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
                     continue
                 target = TargetFile(path, request.overwrite)
                 try:
-                    write_image(target.path, still, None, info.color, info.tags)
+                    write_image(target.path, still, None, info.color, info.tags, path)
                     target.commit()
                 finally:
                     target.discard()

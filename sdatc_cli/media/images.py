@@ -165,13 +165,14 @@ def write_image(
     alpha: np.ndarray | None = None,
     color: ColorInfo = _RGB,
     tags: PictureTags = UNTAGGED,
+    out: Path | None = None,
 ) -> None:
     """Write (height, width, 3) RGB uint8 or uint16; 16 bits survive in PNG and TIFF, HDR tags in PNG.
 
     `alpha` (any size, same type) is enlarged to fit and kept in PNG, TIFF and WebP; `tags` where `holds_tags` says so.
-    Raises OutputError.
+    Raises OutputError, which names `out` where `path` is only a temporary place.
     """
-    suffix = path.suffix.lower()
+    suffix, out = path.suffix.lower(), out or path
     if alpha is not None and suffix in ALPHA_SUFFIXES:
         alpha = cv2.resize(alpha, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
         image = np.dstack([image, alpha])
@@ -180,7 +181,7 @@ def write_image(
             order = [2, 1, 0, 3][: image.shape[2]]
             done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., order]))
             if not done:
-                raise OutputError(f"{show(path)}: cannot be encoded")
+                raise OutputError(f"{show(out)}: cannot be encoded")
             body = data.tobytes()
         else:
             buffer = BytesIO()
@@ -189,7 +190,7 @@ def write_image(
             body = buffer.getvalue()
         path.write_bytes(_tagged(body, color, tags) if suffix == ".png" else body)
     except (OSError, ValueError, cv2.error) as error:
-        raise OutputError(f"{show(path)}: cannot be written ({one_line(error)})") from error
+        raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
 
 
 def _settings(suffix: str, tags: PictureTags) -> dict[str, Any]:

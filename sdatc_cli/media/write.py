@@ -87,7 +87,8 @@ class _FolderSink:
     def write(self, frame: Frame) -> None:
         """Store one frame."""
         path = self._target.path / f"{frame.index:08d}.png"
-        write_image(path, upright(frame.image, self._info), frame.alpha, self._info.color, frame.tags)
+        image, out = upright(frame.image, self._info), self._target.out / path.name
+        write_image(path, image, frame.alpha, self._info.color, frame.tags, out)
         self._count += 1
 
     def finish(self) -> None:
@@ -123,7 +124,8 @@ class _ImageSink:
         """Store the only frame. Raises UsageError at a second one."""
         if self._count:
             raise UsageError(f"{show(self._target.out)}: an image cannot hold several frames; give a folder or video")
-        write_image(self._target.path, upright(frame.image, self._info), frame.alpha, self._info.color, frame.tags)
+        image, target = upright(frame.image, self._info), self._target
+        write_image(target.path, image, frame.alpha, self._info.color, frame.tags, target.out)
         self._count = 1
 
     def finish(self) -> None:

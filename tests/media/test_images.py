@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -354,3 +355,17 @@ def test_earlier_frames_are_whole_until_the_new_ones_take_their_place(tmp_path, 
     convert(source, out, scale=1, overwrite=True)
     assert len(frames_in(out)) == 3 and frames_in(out) != before
     assert leftovers(tmp_path, "in.mkv", "frames") == []
+
+
+@pytest.mark.parametrize("name", ["frames", "still.png"])
+def test_a_full_disk_names_the_output_not_a_temporary_file(name, tmp_path, monkeypatch):
+    source = tmp_path / "in.png"
+    write_image(source, footage(1, 32, 24)[0])
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError) as caught:
+        convert(source, tmp_path / name, scale=1)
+    assert str(tmp_path / name) in str(caught.value) and ".sdatc-" not in str(caught.value)
