@@ -1,5 +1,6 @@
 """What a person types, checked and turned into values. Every failure is a UsageError that names the option."""
 
+import importlib.util
 import math
 import re
 from collections.abc import Iterable
@@ -123,6 +124,12 @@ def names(option: str, text: str | None, choices: Iterable[str]) -> tuple[str, .
     for name in chosen:
         one_of(option, name, tuple(choices))
     return tuple(chosen)
+
+
+def flow(option: str, name: str) -> None:
+    """Checks that what a kind of optical flow needs is installed."""
+    if name == "raft" and importlib.util.find_spec("torchvision") is None:
+        raise UsageError(f"{option} raft needs the package torchvision: pip install torchvision")
 
 
 def one_of(option: str, value: object, choices: tuple[object, ...]) -> None:

@@ -17,7 +17,7 @@ from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.read import Frame, FrameReader
 from sdatc_cli.media.write import upright
-from sdatc_cli.settings import MOST_GUIDANCE, MOST_SEED, MOST_TILE, SMALLEST_TILE, between, one_of, short
+from sdatc_cli.settings import MOST_GUIDANCE, MOST_SEED, MOST_TILE, SMALLEST_TILE, between, flow, one_of, short
 
 from .datasets import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_numbering, frame_files
 
@@ -282,6 +282,8 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
         value: Any = text
         if key in CHOICES:
             one_of(f"method {short(name)}: {key}", text, CHOICES[key])
+            if key == "flow":
+                flow(f"method {short(name)}: {key}", text)
         else:
             least, most = RANGES[key]
             value = _number(name, key, text, int if isinstance(least, int) else float)

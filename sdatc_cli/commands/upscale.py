@@ -52,6 +52,7 @@ def upscale(
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--detail", detail, 0, 2)
     settings.between("--guidance", guidance, 0, settings.MOST_GUIDANCE)
+    settings.flow("--flow", flow)
     told = settings.quantiser(quantiser)
     settings.between("--seed", seed, 0, settings.MOST_SEED)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)

@@ -268,6 +268,14 @@ def test_what_cannot_be_read_is_an_input_that_fails(command, tmp_path, monkeypat
     assert "secret.mp4" in capsys.readouterr().err
 
 
+def test_flow_that_needs_a_missing_package_is_a_usage_error(monkeypatch, capsys):
+    from sdatc_cli import settings
+
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
+    assert run(["upscale", "in.mp4", "-o", "out.mp4", "--flow", "raft"]) == 2
+    assert "pip install torchvision" in capsys.readouterr().err
+
+
 def test_doctor_tells_what_is_here(tiny_models, capsys):
     assert run(["doctor", "--model", str(tiny_models["still"]), "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
