@@ -8,7 +8,7 @@ from sdatc_models.blind import QuantiserEstimator
 # Where pictures were compressed once, no guess that was as sure lay further from the codec's word (measured, see the
 # estimator's card).
 _MORE = 8.0
-_SURE = 3.0
+_SURE = 3.5
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,8 @@ def join(journal: Journal, plan: OutputPlan) -> list[str]:
 
 def trouble(journal: Journal, error: OSError) -> OutputError:
     """What a person can do about a failure of the disk."""
-    kept = sum(segment.frames for segment in journal.segments)
-    again = f"; {kept} finished frames are kept, the same command goes on from there" if kept else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         work, out = journal.folder.parent, journal.out.absolute().parent
         full = out if error.filename == str(out) else work
-        return OutputError(f"{show(full)}: the disk is full{again}")
-    return OutputError(f"{show(journal.out)}: cannot be written ({one_line(error)}){again}")
+        return OutputError(f"{show(full)}: the disk is full{journal.kept()}")
+    return OutputError(f"{show(journal.out)}: cannot be written ({one_line(error)}){journal.kept()}")
