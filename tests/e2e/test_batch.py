@@ -88,7 +88,9 @@ def test_what_is_there_stops_everything_or_is_skipped_or_replaced(clips, upscale
     out.mkdir()
     (out / "a2.mkv").write_bytes(b"precious")
     code, _, errors = upscale(clips, "-o", out)
-    assert code == OUTPUT and errors.count("\n") == 1 and "a2.mkv" in errors and "--skip-existing" in errors
+    told, error = errors.splitlines()
+    assert code == OUTPUT and "a2.mkv" in error and "--skip-existing" in error
+    assert told.startswith("note: ") and "passed over notes.txt" in told
     assert names(out) == ["a2.mkv"]
     code, _, errors = upscale(clips, "-o", out, "--skip-existing")
     assert code == 0 and errors.splitlines()[-1] == "2 restored, 1 skipped, 0 failed"
