@@ -256,6 +256,8 @@ def test_a_truncated_video_gives_what_is_there_and_tells(ending, tmp_path, ffmpe
     assert damage or ending == "ts"  # a transport stream may end anywhere
     assert all("\n" not in line for line in damage)
     lost, _ = convert(cut, tmp_path / "out.mkv")
+    if ending == "ts":  # which of FFmpeg's threads is first decides whether its last frame, cut short, is damaged
+        lost, damage = ([line for line in lines if "were concealed" not in line] for lines in (lost, damage))
     assert lost == damage
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert len(list(container.decode(video=0))) == len(frames)
