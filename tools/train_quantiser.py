@@ -12,14 +12,12 @@ import functools
 import math
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,7 +26,6 @@ sys.path[:0] = [str(REPO), str(REPO / "models")]
 
 from sdatc_cli.media.color import Converter, resolve  # noqa: E402
 from sdatc_cli.media.info import ColorInfo  # noqa: E402
-from sdatc_cli.media.quantiser import pictures_quantiser  # noqa: E402
 from sdatc_cli.train.clips import (  # noqa: E402
     PHOTO_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -39,7 +36,7 @@ from sdatc_cli.train.clips import (  # noqa: E402
     video_clip,
     video_frames,
 )
-from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip, swscaled  # noqa: E402
+from sdatc_cli.train.degradation import Damage, compress, jpegs, random_damage, reduce_clip, swscaled  # noqa: E402
 from sdatc_models.blind import BLOCK, FINEST, QuantiserEstimator, features  # noqa: E402
 
 HR_EDGE, EDGE, RUN, KEPT = 512, 128, 15, 3
@@ -78,13 +75,6 @@ def together(*quantisers: float | None) -> float | None:
     """The one whose step is the root of the sum of the squares of these quantisers' steps."""
     steps = [4.0 ** (value / 6) for value in quantisers if value is not None]
     return 3 * math.log2(sum(steps)) if len(steps) == len(quantisers) else None
-
-
-def jpegs(clip: np.ndarray, quality: int) -> tuple[np.ndarray, float | None]:
-    files = [BytesIO() for _ in clip]
-    for file, frame in zip(files, clip, strict=True):
-        Image.fromarray(frame).save(file, "JPEG", quality=quality)
-    return np.stack([np.asarray(Image.open(file)) for file in files]), pictures_quantiser(files[:1])
 
 
 def read(frame: VideoFrame) -> np.ndarray:

@@ -91,8 +91,9 @@ def _of_video(container: InputContainer, stream: VideoStream, info: MediaInfo) -
         if value is not None:
             told.append(value)
         if not info.interlaced:  # the comb of two fields would be taken for damage
-            pictures += [converter.to_rgb(frame, frame.width, frame.height, deep=False) for frame in _some(frames)]
-    return Evidence(statistics.median(told) if told else None, [_middle(picture) for picture in pictures])
+            for frame in _some(frames):
+                pictures.append(_middle(converter.to_rgb(frame, frame.width, frame.height, deep=False)))
+    return Evidence(statistics.median(told) if told else None, pictures)
 
 
 def _some(frames: list[VideoFrame]) -> list[VideoFrame]:

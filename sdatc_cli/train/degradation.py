@@ -105,3 +105,11 @@ def compress(
 def degrade_clip(clip: np.ndarray, damage: Damage) -> tuple[np.ndarray, float | None]:
     """The low-quality version of a high-resolution clip, and its quantiser, None where its codec does not tell."""
     return compress(reduce_clip(clip, damage.kernel), damage)
+
+
+def jpegs(frames: np.ndarray, quality: int) -> tuple[np.ndarray, float | None]:
+    """Frames (N, h, w, 3) uint8, each as a JPEG of its own, and what these tell."""
+    files = [BytesIO() for _ in frames]
+    for file, frame in zip(files, frames, strict=True):
+        Image.fromarray(frame).save(file, "JPEG", quality=quality)
+    return np.stack([np.asarray(Image.open(file)) for file in files]), quantiser.pictures_quantiser(files)

@@ -20,14 +20,12 @@ import functools
 import itertools
 import math
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -37,9 +35,8 @@ from sdatc_cli.bench.perceptual import DISTS, LPIPS  # noqa: E402
 from sdatc_cli.engine.coarseness import coarseness  # noqa: E402
 from sdatc_cli.media.evidence import Evidence  # noqa: E402
 from sdatc_cli.media.probe import probe  # noqa: E402
-from sdatc_cli.media.quantiser import pictures_quantiser  # noqa: E402
 from sdatc_cli.media.read import FrameReader  # noqa: E402
-from sdatc_cli.train.degradation import Damage, compress, degrade_clip, reduce_clip  # noqa: E402
+from sdatc_cli.train.degradation import Damage, compress, degrade_clip, jpegs, reduce_clip  # noqa: E402
 from sdatc_models import weights  # noqa: E402
 from sdatc_models.blind import load_estimator  # noqa: E402
 from sdatc_models.color import enlarge  # noqa: E402
@@ -72,14 +69,6 @@ def pair(clip: Path, words: argparse.Namespace) -> tuple[Tensor, Tensor, float |
         known = coarseness(Evidence(quantiser, [lq[SCORED], lq[-1]]), load_estimator())
         quantiser = known.quantiser
     return tensor(*lq[SCORED - REACH : SCORED + REACH + 1]), tensor(hr[SCORED]), quantiser
-
-
-def jpegs(frames: np.ndarray, quality: int) -> tuple[np.ndarray, float | None]:
-    """Frames (N, h, w, 3) uint8, each as a JPEG of its own, and what these tell."""
-    files = [BytesIO() for _ in frames]
-    for file, frame in zip(files, frames, strict=True):
-        Image.fromarray(frame).save(file, "JPEG", quality=quality)
-    return np.stack([np.asarray(Image.open(file)) for file in files]), pictures_quantiser(files)
 
 
 def grid(image: Tensor) -> float:
