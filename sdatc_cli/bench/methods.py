@@ -43,7 +43,7 @@ RANGES = {  # as commands/upscale.py has them; whole numbers where they are writ
     "seed": (0, MOST_SEED),
     "tile": (SMALLEST_TILE, MOST_TILE),
 }
-REACH = 2  # frames on either side of a wanted one that SDATC restores with it
+REACH = 2  # frames on either side of a wanted one that SDATC gives as well: how steady they are is told by neighbours
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,11 @@ class Sdatc:
         from sdatc_cli.engine.memory import Frugal
         from sdatc_cli.engine.restore import restore_frames
 
-        chosen = [
-            Frame(image, None, None, index)
-            for index, image in enumerate(job.frames)
-            if any(abs(index - wanted) <= REACH for wanted in job.wanted)
-        ]
+        frames = (Frame(image, None, None, index) for index, image in enumerate(job.frames))
+        near = {wanted + step for wanted in job.wanted for step in range(-REACH, REACH + 1)}
         told = job.quantiser if self.settings["quantiser"] == "on" else None
         network = Frugal(self.restorer, replace(self.options, quantiser=told), self.notices.append)
-        for frame in restore_frames(chosen, network):
+        for frame in restore_frames(frames, network, wanted=near.__contains__):
             yield frame.index, frame.image
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdatc_cli.bench import methods
 from sdatc_cli.errors import InputError, ModelError, UsageError
-from tests.conftest import texture
+from tests.conftest import frames_of, texture
 
 
 def job(count: int = 3, wanted: tuple[int, ...] = (0, 1, 2), height: int = 24, width: int = 32) -> methods.Job:
@@ -86,12 +86,13 @@ def test_sdatc_gives_what_upscale_gives(tiny_models: dict[str, Path]) -> None:
 
     method = methods.make("sdatc:steps=2", str(tiny_models["lively"]), "cpu", "fp32")
     method.load()
-    work = job(6, tuple(range(6)))
+    work = replace(job(), frames=frames_of(13, 32, 24), length=13)
     network = Frugal(load(tiny_models["lively"]), methods.parse_options("", {"steps": "2"}), lambda line: None)
-    wanted = list(restore_frames((Frame(f, None, None, k) for k, f in enumerate(work.frames)), network))
-    found = list(method.restore(work))
-    assert [index for index, _ in found] == list(range(6))
-    assert all(np.array_equal(image, frame.image) for (_, image), frame in zip(found, wanted, strict=True))
+    expected = list(restore_frames((Frame(f, None, None, k) for k, f in enumerate(work.frames)), network))
+    for wanted, given in ((range(13), range(13)), ((0, 9), [0, 1, 2, 7, 8, 9, 10, 11])):
+        found = list(method.restore(replace(work, wanted=tuple(wanted))))
+        assert [index for index, _ in found] == list(given)
+        assert all(np.array_equal(image, expected[index].image) for index, image in found)
 
 
 def test_sdatc_passes_over_what_upscale_passes_over(tiny_models: dict[str, Path]) -> None:
