@@ -1,6 +1,7 @@
 """From finished stretches to the output: keeping them, joining them, and what to say when the disk fails."""
 
 import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,14 @@ def _written(journal: Journal) -> int:
     return sum(segment.size for segment in journal.segments)
 
 
+def _output_folder(journal: Journal) -> Path:
+    """Where the output will lie, its name may be a link."""
+    return Path(os.path.realpath(journal.out)).parent
+
+
 def _wanted(journal: Journal, stretches: int, output: int) -> dict[Path, int]:
     """The bytes that the disk of the stretches must have free, and that of the output where it is another."""
-    work, out = journal.folder.parent, journal.out.absolute().parent
+    work, out = journal.folder.parent, _output_folder(journal)
     if work.stat().st_dev == out.stat().st_dev:
         return {work: stretches + output}
     return {work: stretches, out: output}
@@ -75,7 +81,7 @@ def join(journal: Journal, plan: OutputPlan) -> list[str]:
 def trouble(journal: Journal, error: OSError) -> OutputError:
     """What a person can do about a failure of the disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        work, out = journal.folder.parent, journal.out.absolute().parent
+        work, out = journal.folder.parent, _output_folder(journal)
         full = out if error.filename == str(out) else work
         return OutputError(f"{show(full)}: the disk is full{journal.kept()}")
     return OutputError(f"{show(journal.out)}: cannot be written ({one_line(error)}){journal.kept()}")

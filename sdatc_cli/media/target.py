@@ -26,8 +26,9 @@ def check_target(out: Path, source: Path, overwrite: bool, frames: Sequence[Path
             raise OutputError(f"{show(out)}: the output is the input; choose another name")
         if out.is_dir() and any(lies_in(path, out) for path in (source, *frames)):
             raise OutputError(f"{show(out)}: the output folder holds the input; choose another name")
-        if not out.parent.is_dir():
-            raise OutputError(f"{show(out.parent)}: no such folder for the output")
+        folder = Path(os.path.realpath(out)).parent if out.is_symlink() else out.parent
+        if not folder.is_dir():
+            raise OutputError(f"{show(folder)}: no such folder for the output")
         if os.path.lexists(out) and not overwrite:
             raise OutputError(f"{show(out)}: exists already; -y overwrites it")
     except (OSError, ValueError) as error:
@@ -45,12 +46,16 @@ class NameTakenError(OutputError):
 
 
 class TargetFile:
-    """A temporary file beside `out` that `commit` moves to its name after an fsync and `discard` removes."""
+    """A temporary file beside `out` that `commit` moves to its name after an fsync and `discard` removes.
+
+    Where `out` is a link, all this happens where it leads.
+    """
 
     def __init__(self, out: Path, overwrite: bool) -> None:
         """Raises OutputError if the folder cannot be written or `out` is a folder."""
         if out.is_dir():
             raise OutputError(f"{show(out)}: is a folder")
+        out = Path(os.path.realpath(out)) if out.is_symlink() else out
         self.out, self._overwrite = out, overwrite
         try:
             handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=out.suffix[:16], dir=out.absolute().parent)

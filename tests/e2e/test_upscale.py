@@ -276,3 +276,16 @@ def test_real_footage(shared, upscale, ffmpeg, tmp_path):
     assert len(before) == len(after) == 10
     for a, b in zip(before, after, strict=True):
         assert psnr(b, cv2.resize(a, (384, 216), interpolation=cv2.INTER_CUBIC)) > 28
+
+
+def test_a_link_as_output_leads_to_where_the_video_goes(make_clip, upscale, tmp_path):
+    (tmp_path / "large").mkdir()
+    real, link = tmp_path / "large" / "real.mkv", tmp_path / "out.mkv"
+    real.write_bytes(b"an earlier one")
+    link.symlink_to(real)
+    upscale(make_clip(frames=2), link, "-y", model="still")
+    assert link.is_symlink() and len(pictures(real)) == 2
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["real.mkv"]
+    link.unlink()
+    link.symlink_to(tmp_path / "gone" / "real.mkv")
+    assert sdatc("upscale", tmp_path / "in.mkv", "-o", link, "-y") == 6
