@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from sdatc_cli.errors import InputError
 from sdatc_cli.media.info import (
     MATRIX_BT709,
     MATRIX_BT2020,
@@ -181,18 +183,21 @@ class Converter:
     def _reformat(
         self, frame: VideoFrame, pix_fmt: str, full: bool, width: int | None = None, height: int | None = None
     ) -> VideoFrame:
-        """Change sampling, layout and size; neither matrix nor range."""
+        """Change sampling, layout and size; neither matrix nor range. InputError where swscale cannot."""
         span = ColorRange.JPEG if full else ColorRange.MPEG
         table = int(self.color.matrix)
-        return self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            format=pix_fmt,
-            src_colorspace=table,
-            dst_colorspace=table,
-            interpolation=_FLAGS,
-            src_color_range=span,
-            dst_color_range=span,
-            threads=1,
-        )
+        try:
+            return self._reformatter.reformat(
+                frame,
+                width,
+                height,
+                format=pix_fmt,
+                src_colorspace=table,
+                dst_colorspace=table,
+                interpolation=_FLAGS,
+                src_color_range=span,
+                dst_color_range=span,
+                threads=1,
+            )
+        except (FFmpegError, ValueError) as error:
+            raise InputError(f"frames of pixel format {frame.format.name} cannot be converted to {pix_fmt}") from error

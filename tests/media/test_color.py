@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdatc_cli.errors import InputError
 from sdatc_cli.media.color import Converter, resolve
 from sdatc_cli.media.info import RANGE_FULL, RANGE_LIMITED, ColorInfo
 from sdatc_cli.media.probe import probe
@@ -238,3 +240,9 @@ def test_chroma_is_read_where_the_codec_says_it_lies(place, off, tmp_path):
     path = tmp_path / "in.mkv"
     write_video(path, [frame], options={"crf": "1", "chroma_sample_location": place})
     assert place_of_red(read_all(path)[1][0].image) == pytest.approx(off, abs=0.1)
+
+
+def test_a_pixel_format_that_nothing_converts_is_told():
+    frame = VideoFrame(16, 16, "rgb4")
+    with pytest.raises(InputError, match="pixel format rgb4 cannot be converted"):
+        Converter(resolve(ColorInfo(), 16, 16, True)).to_rgb(frame, 16, 16, deep=False)
