@@ -35,8 +35,9 @@ $(VENV)/.metrics: $(STAMP)
 demo: $(BASE)
 	$(BIN)/python tools/demo.py
 
+# A process for each core; the tests of a file stay together, for they share what was made for them.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

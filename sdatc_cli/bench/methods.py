@@ -181,10 +181,12 @@ class Sdatc:
 
     def load(self) -> None:
         """Reads the weights; their checksums become part of `settings`. ModelError when they cannot be read."""
+        from sdatc_cli.engine.cores import confine_torch
         from sdatc_cli.zoo.installed import find
         from sdatc_models.untrained import pass_over_identities
         from sdatc_models.weights import WeightsError, load, read_config
 
+        confine_torch()
         try:
             folder = find(self.model)
             config, self.settings["sha256"] = read_config(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdatc_cli.engine.cores import cores
+from sdatc_cli.engine.cores import confine_torch, cores
 from sdatc_cli.errors import SdatcError
 
 from . import fidelity, metrics, temporal
@@ -151,6 +151,7 @@ def load_networks(names: Sequence[str], device: str):
         return None
     from .networks import PerceptualScores, network
 
+    confine_torch()
     for name in names:
         network("lpips-alex" if name == "tlp" else name, device)
     return PerceptualScores(names, device)

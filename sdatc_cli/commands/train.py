@@ -139,9 +139,11 @@ def run(
         raise UsageError("give --steps, --minutes, or both")
     from accelerate import PartialState
 
+    from sdatc_cli.engine.cores import confine_torch
     from sdatc_cli.train.loop import Limits, on_cpu
     from sdatc_cli.train.run import plan_run, train_stage
 
+    confine_torch()
     limits = Limits(steps, minutes, log_every=min(20, steps or 20))
     plan = plan_run(
         stage,

@@ -32,8 +32,10 @@ class Workshop:
 
     def __init__(self, request: Request) -> None:
         """Raises UsageError or DeviceError for the device, ModelError when there is no such model."""
+        from sdatc_cli.engine.cores import confine_torch
         from sdatc_cli.engine.device import dtype_name, pick_devices, pick_dtype
 
+        confine_torch()
         self.request = request
         self._config, self._checksums = model_config(request.model)
         self._coarseness: dict[Path, Coarseness] = {}

@@ -59,7 +59,7 @@ class Crew(Protocol):
 
     @property
     def free(self) -> int | None:
-        """Bytes of memory for each task, where there is the least; None where the system does not say."""
+        """Bytes of memory for each task, where there is the least; None where nobody said."""
         ...
 
     def submit(self, task: Task, tile: int | None) -> None:

@@ -1,16 +1,16 @@
 """How much memory there is, how much was used, and what to do when it runs out."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import cv2
+import psutil
 import torch
 from torch import Tensor
 
+from sdatc_cli.engine.confines import memory_left
 from sdatc_cli.errors import DeviceError
 from sdatc_cli.host_memory import host_memory_ran_out
 from sdatc_cli.settings import SMALLEST_TILE
@@ -124,18 +124,14 @@ def tile_for(free: int | None, frames: int, height: int, width: int, tile_bytes:
     return max(SMALLEST_TILE, edge)
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on a device; None where the system does not say."""
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device; of the host's, those that this process may have."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept from earlier work
         return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
+    free = psutil.virtual_memory().available
+    left = memory_left()
+    return free if left is None else min(free, left)
 
 
 def peak_bytes(device: torch.device) -> dict[str, int]:

@@ -98,7 +98,7 @@ def _chunks(path: Path) -> list[Any]:
     return references
 
 
-def survey(kind: str) -> tuple[int | None, bool]:
+def survey(kind: str) -> tuple[int, bool]:
     """Of this node: free bytes on a device of the kind, and whether it computes in bf16."""
     device = torch.device(kind)
     return free_bytes(device), pick_dtype("auto", device) == torch.bfloat16

@@ -32,7 +32,7 @@ Loader = Callable[[torch.device, torch.dtype], Restorer]  # must be a function o
 class Ready:
     """A worker has its networks; `free` bytes of its device are left."""
 
-    free: int | None
+    free: int
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,8 @@ class WorkerCrew:
                 continue
             if isinstance(event, Ready):
                 worker.ready = True
-                if event.free is not None:
-                    shared = sum(orders.device == worker.orders.device for orders in self._orders)
-                    self._free.append(event.free // shared)
+                shared = sum(orders.device == worker.orders.device for orders in self._orders)
+                self._free.append(event.free // shared)
                 continue
             if isinstance(event, Finished):
                 worker.number = None
