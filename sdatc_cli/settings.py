@@ -4,6 +4,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Literal
 
 from sdatc_cli.errors import UsageError
@@ -31,6 +32,21 @@ def moment(option: str, text: str) -> float:
         )
     hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest)
+
+
+def rate(option: str, text: str | None) -> Fraction | None:
+    """ "25", "23.976" or "30000/1001" as frames a second, from a thousandth to 1000; None passes."""
+    if text is None:
+        return None
+    try:
+        if len(text) > 40 or "e" in text.lower():  # 1e9999999 is a number, and half a minute's work
+            raise ValueError
+        value = Fraction(text).limit_denominator(1_000_000)
+        if not Fraction(1, 1000) <= value <= 1000:
+            raise ValueError
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{option} {short(text)!r} is not a rate, such as 25 or 30000/1001") from None
+    return value
 
 
 def seconds(option: str, text: str | None) -> float | None:

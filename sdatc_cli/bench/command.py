@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Request:
 def run(request: Request, terminal: Terminal) -> dict[str, Any]:
     """Runs a benchmark and returns its report; with a report folder, report.json and report.html are written there."""
     began = time.monotonic()
+    if request.out is not None:
+        import_module("jinja2")  # the page needs it: a person hears so now, not when all is measured
     names = metrics.parse(request.metrics or "all")
     chosen = [methods.make(text, request.model, request.device, request.dtype) for text in request.methods]
     chosen += candidates(request.candidates)

@@ -32,7 +32,7 @@ MetricNames = Annotated[
 ]
 Frames = Annotated[int | None, typer.Option(help="Only the first so many frames of each clip.")]
 Every = Annotated[int, typer.Option(help="Score every so many frames (with it, some temporal figures are left out).")]
-Model = Annotated[str, typer.Option(help="The model of sdatc: lite, base, or the path of a model folder.")]
+Model = Annotated[str, typer.Option(help="The model of sdatc: lite, base, base-v, or the path of a model folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Number format of sdatc's networks.")]
 Out = Annotated[
@@ -40,7 +40,10 @@ Out = Annotated[
 ]
 SaveFrames = Annotated[
     bool,
-    typer.Option("--save-frames", help="Keep restored frames in REPORT_DIR/frames, where --candidate can read them."),
+    typer.Option(
+        "--save-frames",
+        help="Keep restored frames in REPORT_DIR/frames/METHOD; --candidate reads them, if --every was not given.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in REPORT_DIR.")]
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace the report in REPORT_DIR.")]

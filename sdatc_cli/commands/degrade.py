@@ -52,7 +52,7 @@ def degrade(
     settings.preset(codec, preset)
     settings.between("--frames", frames, 1, MOST_FRAMES)
     rate = _bitrate(bitrate)
-    frame_rate = _rate(fps)
+    frame_rate = settings.rate("--fps", fps)
     from sdatc_cli.media.degrade import Recipe
     from sdatc_cli.media.degrade import degrade as make
 
@@ -76,17 +76,3 @@ def _bitrate(text: str | None) -> int | None:
         return round(float(text[:-1] if factor > 1 else text) * factor)
     except (ValueError, OverflowError):
         raise UsageError(f"--bitrate {settings.short(text)!r} is not a number of bits a second, such as 50k") from None
-
-
-def _rate(text: str | None):
-    """ "25", "23.976" or "30000/1001" as a fraction."""
-    from fractions import Fraction
-
-    if text is None:
-        return None
-    try:
-        if len(text) > 40 or "e" in text.lower():  # 1e9999999 is a number, and half a minute's work
-            raise ValueError
-        return Fraction(text).limit_denominator(1_000_000)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--fps {settings.short(text)!r} is not a rate, such as 25 or 30000/1001") from None

@@ -15,7 +15,7 @@ ENCODERS = (
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="lite, base, or the path of a model folder.")] = "lite",
+    model: Annotated[str, typer.Option(help="lite, base, base-v, or the path of a model folder.")] = "lite",
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

@@ -1,11 +1,15 @@
 """What `sdatc upscale` was asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from sdatc_cli.errors import UsageError
+from sdatc_cli.media.container import show
 from sdatc_cli.media.encoders import EncodeOptions
+from sdatc_cli.media.info import MediaInfo
+from sdatc_cli.media.isolated import probe
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,8 @@ class Request:
 
     `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
     edge of a tile, None for auto. `quantiser` is the input's, "auto" for what its codec and its pictures tell, None for
-    telling the networks nothing. `protocols` may be read from besides local files.
+    telling the networks nothing. `fps` is the rate of folders of frames, None for the usual one. `protocols` may be
+    read from besides local files.
     """
 
     sources: tuple[Path, ...]
@@ -23,6 +28,7 @@ class Request:
     network: tuple
     quantiser: Literal["auto"] | float | None
     encode: EncodeOptions
+    fps: Fraction | None
     start: float | None
     duration: float | None
     previews: tuple[float, ...]
@@ -40,6 +46,13 @@ class Request:
     as_json: bool
     quiet: bool
     debug: bool
+
+    def look(self, path: Path) -> MediaInfo:
+        """What an input is, with the rate that was asked for where it has none of its own. InputError, UsageError."""
+        info = probe(path, self.protocols)
+        if self.fps is not None and info.kind == "video":
+            raise UsageError(f"--fps is for folders of frames; {show(path)} is a video, whose frames keep their times")
+        return replace(info, frame_rate=self.fps) if self.fps is not None and info.kind == "frames" else info
 
     def check(self) -> None:
         """Raises UsageError for options that make no sense together."""

@@ -20,7 +20,6 @@ from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.encoder_trial import check_encoder
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
 from sdatc_cli.media.info import MediaInfo
-from sdatc_cli.media.isolated import probe
 from sdatc_cli.media.probe import check_size
 from sdatc_cli.media.target import check_target
 
@@ -39,13 +38,9 @@ def restore(request: Request) -> None:
     assert request.out is not None  # request.check() saw to it
     if many:
         codec, overwrite, skip = request.encode.codec, request.overwrite, request.skip_existing
-        restore_many(
-            request,
-            plan_batch(inputs, request.out, codec, overwrite, skip),
-            lambda path: probe(path, request.protocols),
-        )
+        restore_many(request, plan_batch(inputs, request.out, codec, overwrite, skip), request.look)
     elif request.previews:
-        info = probe(inputs[0], request.protocols)
+        info = request.look(inputs[0])
         if info.kind == "image":
             raise UsageError(f"--preview: {show(info.path)} is a still image, which has no times")
         tasks = plan_previews(info.path, request.out, request.previews, request.duration, request.overwrite)
@@ -62,7 +57,7 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
         if request.as_json:
             output.print_json({"input": str(source), "output": str(out), "skipped": True})
         return
-    info = probe(source, request.protocols)
+    info = request.look(source)
     check_size(info)
     check_target(out, source, request.overwrite)
     encoding = [*(f"{name}={value}" for name, value in request.encode.options), *filter(None, [request.encode.pix_fmt])]
@@ -80,7 +75,11 @@ def restore_one(request: Request, source: Path, out: Path) -> None:
 def _idle(request: Request, info: MediaInfo, out: Path) -> list[str]:
     """The options given, other than their defaults, that mean nothing for a still image or for pictures as output."""
     encode, usual = request.encode, EncodeOptions()
-    times = {"--start": request.start is not None, "--duration": request.duration is not None}
+    times = {
+        "--start": request.start is not None,
+        "--duration": request.duration is not None,
+        "--fps": request.fps is not None,
+    }
     encoder = {
         "--codec": encode.codec != usual.codec,
         "--crf": encode.crf != usual.crf,

@@ -9,14 +9,13 @@ from sdatc_cli.engine.batch import in_seconds
 from sdatc_cli.errors import InputError, Interrupted, OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_cli.media.images import write_image
-from sdatc_cli.media.isolated import probe
 from sdatc_cli.media.probe import check_size
 from sdatc_cli.media.target import TargetFile, check_target
 
 
 def write_samples(request: Request, source: Path, folder: Path) -> None:
     """Writes one PNG a moment into `folder`: bicubic enlargement | restored. Raises the classes of errors.py."""
-    info = probe(source, request.protocols)
+    info = request.look(source)
     check_size(info)
     if info.kind == "image" and request.previews:
         raise UsageError(f"--preview: {show(source)} is a still image, which has no times")

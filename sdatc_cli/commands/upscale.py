@@ -29,6 +29,7 @@ def upscale(
     preset: option.Preset = "medium",
     pix_fmt: option.PixFmt = None,
     encoder_option: option.EncoderOption = None,
+    fps: option.Fps = None,
     start: option.Start = None,
     duration: option.Duration = None,
     preview: option.Preview = None,
@@ -56,6 +57,7 @@ def upscale(
     told = settings.quantiser(quantiser)
     settings.between("--seed", seed, 0, settings.MOST_SEED)
     encode = _encoding(codec, crf, preset, pix_fmt, encoder_option)
+    rate = settings.rate("--fps", fps)
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
     previews = settings.moments("--preview", preview)
@@ -68,10 +70,10 @@ def upscale(
     protocols = settings.names("--allow-protocols", allow_protocols, OUTSIDE)
     restore(
         Request(
-            sources=tuple(sources), out=out, scale=scale, network=network, quantiser=told, encode=encode, start=begin,
-            duration=length, previews=previews, sample=sample, overwrite=overwrite, skip_existing=skip_existing,
-            resume=resume, work_dir=work_dir, protocols=protocols, model=model, device=device, dtype=dtype,
-            engine=engine, address=address, as_json=as_json, quiet=quiet, debug=debug,
+            sources=tuple(sources), out=out, scale=scale, network=network, quantiser=told, encode=encode, fps=rate,
+            start=begin, duration=length, previews=previews, sample=sample, overwrite=overwrite,
+            skip_existing=skip_existing, resume=resume, work_dir=work_dir, protocols=protocols, model=model,
+            device=device, dtype=dtype, engine=engine, address=address, as_json=as_json, quiet=quiet, debug=debug,
         )
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ Sources = Annotated[
     typer.Argument(  # the look at each input says which cannot be read, and does not stop the others
         metavar="IN",
         readable=False,
-        help="Videos, images, folders of numbered frames; folders or 'patterns' of these.",
+        help="Videos, images, folders of numbered frames; folders or 'patterns' of any of these.",
     ),
 ]
 Out = Annotated[
@@ -27,11 +27,11 @@ Out = Annotated[
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an existing output.")]
 
 Scale = Annotated[int, _in(QUALITY, help="2, 3 or 4 times the size; 2 and 3 are reduced from 4.")]
-Model = Annotated[str, _in(QUALITY, help="lite, base, or the path of a model folder.")]
-Steps = Annotated[int, _in(QUALITY, help="Denoising steps, 1 to 1000.")]
+Model = Annotated[str, _in(QUALITY, help="lite, base, base-v, or the path of a model folder.")]
+Steps = Annotated[int, _in(QUALITY, help="Denoising steps, 1 to 1000; lite takes 200 at most.")]
 Solver = Annotated[Literal["ddpm", "dpmpp"], _in(QUALITY, help="How a step is taken; dpmpp needs fewer of them.")]
 Fidelity = Annotated[
-    float, _in(QUALITY, help="0 (free) to 1 (true to the input): omega of eq. (12); lite has no use for it yet.")
+    float, _in(QUALITY, help="0 (free) to 1 (true to the input): omega of eq. (12); no use where CFW is untrained.")
 ]
 Detail = Annotated[
     float, _in(QUALITY, help="How much of what the networks add is shown, 0 to 2: below 1 softer, above 1 sharper.")
@@ -45,7 +45,7 @@ Quantiser = Annotated[
     ),
 ]
 Guidance = Annotated[
-    float | None, _in(QUALITY, help="Strength of the motion guidance, 0 (none) to 1000. [default: tuned]")
+    float | None, _in(QUALITY, help="Strength of the motion guidance, 0 (none) to 1000. [default: the model's]")
 ]
 Flow = Annotated[
     Literal["dis", "raft", "none"],
@@ -62,6 +62,11 @@ PixFmt = Annotated[
 ]
 EncoderOption = Annotated[
     list[str] | None, _in(ENCODING, metavar="NAME=VALUE", help="A setting of the encoder by its own name; repeatable.")
+]
+
+Fps = Annotated[
+    str | None,
+    _in(ENCODING, metavar="R", help="Frames a second of a folder of frames, such as 24000/1001. [default: 25]"),
 ]
 
 Start = Annotated[str | None, _in(PART, metavar="T", help="Begin here: seconds or [HH:]MM:SS.")]
@@ -83,7 +88,7 @@ Engine = Annotated[Literal["local", "ray"], _in(RUN, help="ray: the nodes of a R
 Address = Annotated[str | None, _in(RUN, help="Of the Ray cluster. [default: RAY_ADDRESS, else this machine]")]
 Tile = Annotated[str, _in(RUN, help="auto, or the edge of a tile in input pixels: smaller needs less memory.")]
 Resume = Annotated[bool, _in(RUN, "--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
-WorkDir = Annotated[Path | None, _in(RUN, metavar="DIR", help="Where unfinished work lies. [default: beside OUT]")]
+WorkDir = Annotated[Path | None, _in(RUN, metavar="DIR", help="A folder for unfinished work. [default: beside OUT]")]
 Protocols = Annotated[str | None, _in(RUN, metavar="NAMES", help="Read beyond local files: http,hls,concat,...")]
 Json = Annotated[bool, _in(RUN, "--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, _in(RUN, "--quiet", help="No progress and no summary.")]

@@ -1,7 +1,7 @@
 """The networks of a command and what they run on; carries out one job and tells what it did."""
 
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,8 @@ class Workshop:
         r = self.request
         restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
-        return Job(info, out, r.scale, restore, auto, r.encode, start, duration, r.overwrite, r.resume, r.work_dir)
+        encode = replace(r.encode, frame_rate=info.frame_rate) if info.kind == "frames" else r.encode
+        return Job(info, out, r.scale, restore, auto, encode, start, duration, r.overwrite, r.resume, r.work_dir)
 
     def _quantiser(self, info: MediaInfo, terminal: output.Terminal) -> float | None:
         """What the networks are told of how coarsely an input was compressed."""
@@ -123,7 +124,10 @@ class Workshop:
 
     def options(self, job: "Job") -> dict[str, Any]:
         """The settings of a job for `--json`."""
-        return {"scale": job.scale, "restore": asdict(job.restore), "encode": asdict(job.encode)}
+        encode = asdict(job.encode)
+        if job.encode.frame_rate is not None:
+            encode["frame_rate"] = str(job.encode.frame_rate)
+        return {"scale": job.scale, "restore": asdict(job.restore), "encode": encode}
 
 
 def kept(out: Path, work_dir: Path | None) -> str:

@@ -38,8 +38,9 @@ def find_inputs(
     """(inputs, each once; whether they are a batch, whose outputs go into a folder) for the arguments of a command.
 
     An argument that is no file's name is taken as a pattern; a folder is one input if it is a sequence of frames, else
-    all videos and images in it; `tell` is given a line that names what else is in it. A single input that was found so
-    is no batch when `out` is the name of a file. What does not exist or cannot be read stays in the list.
+    all videos and images in it, or the folders of frames where there are none; `tell` is given a line that names what
+    else is in it. A single input that was found so is no batch when `out` is the name of a file. What does not exist or
+    cannot be read stays in the list.
     """
     named = [path for word in words for path in _matches(word)]
     found = [path for folder in named for path in _members(folder, out, tell)]
@@ -68,14 +69,24 @@ def _members(path: Path, out: Path | None, tell: Callable[[str], None]) -> list[
     files = [entry for entry in entries if os.path.isfile(entry) or not os.path.exists(entry)]  # or links to nothing
     videos = [f for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
     images = [f for f in files if is_image(f)]
-    if not videos and (len(_patterns(images)) < 2 or (out is not None and _names_a_file(out))):
+    if not videos and images and (len(_patterns(images)) < 2 or (out is not None and _names_a_file(out))):
         return [path]
-    inputs = _in_order(videos + images)
+    inputs = _in_order(videos + images) or [entry for entry in entries if _holds_images(entry)]
+    if not inputs:
+        return [path]
     others = [show(Path(entry.name)) for entry in entries if entry not in inputs]
     if others:
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         tell(f"{show(path)}: passed over {', '.join(others[:NAMED])}{more}: no videos or images by their names")
     return inputs
+
+
+def _holds_images(path: Path) -> bool:
+    """Whether it is a folder of frames."""
+    try:
+        return os.path.isdir(path) and any(is_image(entry) for entry in path.iterdir())
+    except OSError:
+        return False
 
 
 def _patterns(images: Iterable[Path]) -> set[str]:

@@ -60,7 +60,7 @@ class Journal:
         self._file = folder / JOURNAL
         self._lock: int | None = None
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
             if not try_lock(self._lock):
                 self.close()

@@ -32,6 +32,14 @@ from sdatc_cli.media.info import SMALLEST_EDGE, UNSPECIFIED, ColorInfo, Masterin
 __all__ = ["MediaInfo", "StreamInfo", "check_size", "pick_video", "probe", "stream_info"]
 
 ALPHA_TAG = "alpha_mode"  # of WebM whose transparency is a video of its own beside the packets, which no frame shows
+_LEFT_OUT = {  # what frames have beside their pictures that PyAV cannot write, as the first frame shows it
+    Type.A53_CC: "closed captions inside the video are",
+    Type.DOVI_METADATA: "the metadata of Dolby Vision are",
+    Type.DYNAMIC_HDR_PLUS: "the metadata of HDR10+ are",
+    Type.DYNAMIC_HDR_VIVID: "the metadata of HDR Vivid are",
+    Type.STEREO3D: "the mark of stereoscopic video is",
+    Type.SPHERICAL: "the mark of spherical video is",
+}
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
 
 
@@ -153,7 +161,7 @@ def _probe_video(path: Path, container: InputContainer) -> MediaInfo:
         mastering=_mastering(frame),
         notices=(
             *_notices(streams, stream.index, alpha, interlaced, color),
-            *(["closed captions inside the video are left out"] if side_data(frame, Type.A53_CC) else []),
+            *(f"{what} left out" for kind, what in _LEFT_OUT.items() if side_data(frame, kind)),
         ),
     )
 

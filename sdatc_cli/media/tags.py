@@ -1,7 +1,12 @@
-"""Tags of videos: how MP4 and MOV shall write them, and which ones a finished file does not have after all."""
+"""Tags of videos: how MP4 and MOV shall write them, and which ones a finished file does not have after all.
 
-from collections.abc import Iterable, Mapping
+So the dispositions of streams, by which players choose among them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from av.stream import Disposition
 
 from sdatc_cli.media.container import open_input
 from sdatc_cli.media.info import MediaInfo
@@ -46,6 +51,24 @@ def lost_tags(path: Path, whole: Mapping[str, str], streams: Iterable[Mapping[st
             if not _known(key, within) and key != "creation_time" and (key, value) != ("language", "und")
         ]
     return list(dict.fromkeys(lost))
+
+
+def lost_dispositions(path: Path, wanted: Sequence[int]) -> list[str]:
+    """Which dispositions the streams of a file do not have, of those that they were given. InputError.
+
+    `default` is left out: where no stream says so, players take the first.
+    """
+    with open_input(path) as file:
+        there = [stream.disposition for stream in file.streams]  # not always in the order they were added in
+    return [
+        flag.name
+        for flag in Disposition
+        if flag.name and flag != Disposition.default and _having(flag, there) < _having(flag, wanted)
+    ]
+
+
+def _having(flag: Disposition, streams: Sequence[int]) -> int:
+    return sum(bool(flag & own) for own in streams)
 
 
 def _known(key: str, there: set[str]) -> bool:

@@ -15,7 +15,7 @@ from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.probe import ALPHA_TAG
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.remux import StreamCopier, live_tags
-from sdatc_cli.media.tags import has_free_keys, lost_tags
+from sdatc_cli.media.tags import has_free_keys, lost_dispositions, lost_tags
 from sdatc_cli.media.target import TargetFile
 from sdatc_cli.media.video_track import LONGEST, VideoTrack
 
@@ -153,8 +153,10 @@ class VideoSink:
                 self._copier.close()
                 self.notices += self._copier.notices
             tags = [stream.metadata for stream in self._output.streams if stream.type != "attachment"]
+            dispositions = [int(stream.disposition) for stream in self._output.streams]
             self._output.close()
             self._tell_lost_tags(tags)
+            self._tell_lost(lost_dispositions(self._target.path, dispositions), "dispositions")
         except (av.error.FFmpegError, ValueError, ArithmeticError) as error:
             self.abort()
             raise OutputError(f"{show(self._plan.out)}: cannot be written ({one_line(error)})") from error
@@ -168,11 +170,13 @@ class VideoSink:
 
     def _tell_lost_tags(self, tags: list[dict[str, str]]) -> None:
         """Names those of the output and the `tags` of its streams that did not come into the finished file."""
-        lost = lost_tags(self._target.path, self._output.metadata, tags)
+        self._tell_lost(lost_tags(self._target.path, self._output.metadata, tags), "tags")
+
+    def _tell_lost(self, lost: list[str], what: str) -> None:
         if lost:
             names = ", ".join(lost[:_MOST_NAMES]) + (f" and {len(lost) - _MOST_NAMES} more" * (len(lost) > _MOST_NAMES))
             hint = "" if self._track.format == "matroska" else "; .mkv can"
-            self.notices.append(f"tags left out: {self._track.format} cannot hold {names}{hint}")
+            self.notices.append(f"{what} left out: {self._track.format} cannot hold {names}{hint}")
 
     def abort(self) -> None:
         """Remove what was written."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sdatc_cli.app import run
 from tests.conftest import texture
 
 COUNT, HEIGHT, WIDTH = 3, 192, 256
@@ -173,3 +174,12 @@ def test_vid4_by_the_papers_protocol(shared: Path) -> None:
     assert done.returncode == 0, done.stderr
     for row in (row for row in json.loads(done.stdout)["summary"] if row["method"] == "bicubic"):
         assert row["metrics"]["psnr-y"] == pytest.approx(crfs[row["crf"]], abs=0.05)
+
+
+def test_what_the_page_needs_is_missed_before_anything_is_measured(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    words = ["bench", "--dataset", str(clips), "--method", "bicubic", "--metrics", "psnr-y", "-o", str(tmp_path / "r")]
+    assert run(words) == 1
+    assert "this needs the package jinja2" in capfd.readouterr().err and not (tmp_path / "r").exists()

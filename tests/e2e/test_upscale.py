@@ -289,3 +289,24 @@ def test_a_link_as_output_leads_to_where_the_video_goes(make_clip, upscale, tmp_
     link.unlink()
     link.symlink_to(tmp_path / "gone" / "real.mkv")
     assert sdatc("upscale", tmp_path / "in.mkv", "-o", link, "-y") == 6
+
+
+def test_frames_get_the_rate_that_was_asked_for(upscale, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, image in enumerate(frames_of(6, 32, 24)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    upscale(folder, tmp_path / "out.mkv", "--fps", "5", "--start", "0.6", model="still")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.video[0].average_rate == 5
+        assert len(list(container.decode(video=0))) == 3
+    whole = upscale(folder, tmp_path / "whole.mkv", "--work-dir", tmp_path / "not" / "yet", model="still")
+    assert whole["frames"] == 6
+
+
+def test_a_video_keeps_its_own_times(make_clip, tiny_models, tmp_path, capfd):
+    source = make_clip(frames=2)
+    assert sdatc("upscale", source, "-o", tmp_path / "o.mkv", "--fps", "5", "--model", tiny_models["still"]) == 2
+    assert "--fps is for folders of frames" in capfd.readouterr().err
+    for rate in ("0", "-5", "1e9", "fast", "2000"):
+        assert sdatc("upscale", source, "-o", tmp_path / "o.mkv", f"--fps={rate}") == 2

@@ -322,3 +322,9 @@ def test_equal_and_backward_times_are_repaired_and_told(tmp_path):
             writer.write(replace(frame, pts=pts))
     assert times(tmp_path / "out.mkv") == [Fraction(t, 1000) for t in (0, 40, 41, 42, 160)]
     assert any("2 frames were moved" in n for n in writer.notices)
+
+
+def test_what_frames_have_beside_their_pictures_is_missed_aloud(tmp_path):
+    """x264 marks frames as the two halves of stereoscopic ones, as Blu-ray's are packed."""
+    source = write_video(tmp_path / "in.mkv", footage(3, 96, 64), options={"x264-params": "frame-packing=3"})
+    assert "the mark of stereoscopic video is left out" in probe(source).notices

@@ -40,6 +40,15 @@ def test_what_a_folder_is(made):
     assert found("films") == (["films/a.MKV", "films/b.mp4"], True)
 
 
+def test_a_folder_of_folders_of_frames(made):
+    made("set/010/f1.png", "set/009/f1.png", "set/notes.txt", "set/empty/readme.txt", "set/.hidden/f1.png")
+    told = []
+    inputs, many = find_inputs([Path("set")], OUT, told.append)
+    assert (list(map(str, inputs)), many) == (["set/009", "set/010"], True)
+    assert len(told) == 1 and "passed over empty, notes.txt: no" in told[0]
+    assert [str(task.out) for task in plan_batch(inputs, OUT, "libx264", False, False)] == ["out/009", "out/010"]
+
+
 def test_what_a_folder_holds_besides_is_named_and_links_to_nothing_are_inputs(made):
     made("films/a.mp4", "films/a.srt", "films/.hidden", "films/deeper/c.mp4", *(f"films/n{i}.txt" for i in range(5)))
     Path("films/gone.mkv").symlink_to("nowhere.mkv")
