@@ -1,4 +1,4 @@
-# make setup | demo | test | metrics | check | clean
+# make setup | demo | test | metrics | lint | check | clean
 # Every target that needs packages installs them first, into .venv beside this file.
 
 VENV    := .venv

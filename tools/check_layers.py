@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FORBIDDEN = {
     "models/sdatc_models": ("sdatc_cli", "typer", "rich"),
-    "sdatc_cli/media": ("sdatc_models", "torch", "typer", "rich"),
+    "sdatc_cli/media": ("sdatc_models", "sdatc_cli.commands", "sdatc_cli.output", "torch", "typer", "rich"),
     "sdatc_cli/zoo": ("sdatc_cli.commands", "sdatc_cli.output", "typer", "rich"),
     "sdatc_cli/engine": ("sdatc_cli.commands", "sdatc_cli.output", "typer", "rich"),
 }

@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="score every so many frames")
     parser.add_argument("--metrics", default=METRICS, help=f"among {', '.join(metrics.KNOWN)}")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("-o", "--output", type=Path, help="report folder; an interrupted run in it is gone on with")
+    parser.add_argument("-o", "--output", type=Path, help="report folder; an interrupted run in it is continued")
     words = parser.parse_args()
     terminal = Terminal()
     try:
