@@ -38,7 +38,9 @@ Config = Annotated[
     Literal["lite", "base"] | None, typer.Option(help="The size of the networks. [default: that of --init, else lite]")
 ]
 ShardsIn = Annotated[Path, typer.Option("-i", "--input", metavar="SHARDS", help="The folder of shards.")]
-RunOut = Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; a run in it is continued.")]
+RunOut = Annotated[
+    Path, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; a run in it is continued.")
+]
 Init = Annotated[Path | None, typer.Option(metavar="MODEL_DIR", help="Start from this model.")]
 Taught = Annotated[
     bool, typer.Option("--taught", help="Learn the teacher's pictures (from train teach), not the true ones; for dcm.")

@@ -136,7 +136,10 @@ def main() -> int:
         subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True,
                        stderr=subprocess.DEVNULL)  # fmt: skip
 
-    print("# Conformance of the media layer\n\nMade by `python -m tests.media.conformance`. Pixels are doubled in place of the networks. `notices` are those")
+    print("# Conformance of the media layer\n")
+    print(
+        "Made by `python -m tests.media.conformance`. Pixels are doubled in place of the networks. `notices` are those"
+    )
     print("of the input; sound that the output's container cannot hold is converted, and that is not compared.\n")
     print("| case | in | out | notices | result |\n| --- | --- | --- | --- | --- |")
     good = True
