@@ -116,7 +116,7 @@ def test_a_work_folder_elsewhere(short_stretches, sdatc, tmp_path, monkeypatch):
     assert journal.work_folder(out, work).parent == work
     code, result, _ = sdatc(source, out, "--work-dir", work)
     assert code == 0 and result["resumed_frames"] > 0 and list(work.iterdir()) == []
-    assert sdatc(source, out, "-y", "--work-dir", tmp_path / "nowhere")[0] == 6
+    assert sdatc(source, out, "-y", "--work-dir", source / "below a file")[0] == 6
 
 
 def test_outputs_of_one_name_share_a_work_folder_in_peace(short_stretches, sdatc, tmp_path, monkeypatch, capfd):

@@ -112,7 +112,7 @@ def test_bad_outputs(source, tmp_path):
         (tmp_path / "old.mp4", OutputError, "exists"),
         (tmp_path / "old.mp4" / "out.mkv", OutputError, "no such folder"),
         (Path("/proc/out.mp4"), OutputError, "cannot be written"),
-        (tmp_path / ("x" * 300 + ".mp4"), OutputError, "cannot be written"),
+        (tmp_path / ("x" * 260 + ".mp4"), OutputError, "cannot be written"),
         (tmp_path / "out.xyz", UsageError, "not known"),
         (tmp_path / "out.mp3", UsageError, "not known"),
     ]
