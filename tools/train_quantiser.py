@@ -166,6 +166,8 @@ def report(net: QuantiserEstimator, pictures: np.ndarray, quantisers: np.ndarray
     error = guesses[:, 0] - quantisers
     for kind, name in enumerate(KINDS):
         own = error[kinds == kind]
+        if not len(own):
+            continue
         print(f"  {name:16} error {own.mean():+.2f}, absolute {abs(own).mean():.2f}, of 95 % below {_p95(own):.1f}")
     parts = np.array_split(np.argsort(guesses[:, 1]), 4)
     print("  absolute, from the surest quarter on:", *(f"{abs(error[part]).mean():.2f}" for part in parts), flush=True)

@@ -14,6 +14,9 @@ from .layers import attention, zero_init
 from .padding import pad_to_multiple
 
 
+TOLD = (10.0, 45.0)  # the range of quantisers in training; what lies beyond is taken for its end
+
+
 def window_partition(x: Tensor, window: int) -> Tensor:
     """(B, H, W, C) with H, W multiples of `window` -> (B * windows, window**2, C)."""
     return rearrange(x, "b (y p) (x q) c -> (b y x) (p q) c", p=window, q=window)
@@ -93,7 +96,7 @@ class SwinLayer(nn.Module):
 
 def quantiser_code(quantiser: Tensor) -> Tensor:
     """Quantisers (N,) from 0 to 51 -> what Modulation takes, (N, 3): 1, u and u**2, or zeros for NaN, not known."""
-    u = (quantiser.clamp(10, 45) - 28) / 12  # the range of the training data
+    u = (quantiser.clamp(*TOLD) - 28) / 12
     code = torch.stack([torch.ones_like(u), u, u**2], 1)
     return code.where(quantiser.isfinite()[:, None], 0.0)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sdatc_cli.media.evidence import Evidence
 from sdatc_models.blind import QuantiserEstimator
+from sdatc_models.dcm import TOLD
 
 # Where pictures were compressed once, no guess that was as sure lay further from the codec's word (measured, see the
 # estimator's card).
@@ -31,7 +32,7 @@ def coarseness(found: Evidence, estimator: QuantiserEstimator) -> Coarseness:
     seen = float(min(max(round(guess.quantiser), 0), 51))
     if told is None:
         return Coarseness(seen)
-    if seen < told + _MORE or guess.deviation > _SURE:
+    if seen < max(told, TOLD[0]) + _MORE or guess.deviation > _SURE:
         return Coarseness(told)
     return Coarseness(
         seen,
