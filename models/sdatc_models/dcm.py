@@ -13,7 +13,6 @@ from .config import DCMConfig
 from .layers import attention, zero_init
 from .padding import pad_to_multiple
 
-
 TOLD = (10.0, 45.0)  # the range of quantisers in training; what lies beyond is taken for its end
 
 
