@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import CodecContext
 from av.video.format import VideoFormat
@@ -46,6 +47,7 @@ _ENCODING, _VIDEO = 1, 16  # FFmpeg's AV_OPT_FLAG_ENCODING_PARAM and AV_OPT_FLAG
 # Options that follow from the input; another value would make the output lie about its frames.
 _OURS = {"aspect", "sar", "color_primaries", "color_trc", "colorspace", "color_range", "chroma_sample_location",
          "pixel_format", "time_base"}  # fmt: skip
+_AVX512 = 256  # OpenCV's CPU_AVX512_SKX: what x264 calls avx512
 _RATE = {"b", "qp", "global_quality"}  # options that take the place of the CRF
 _SHOWN = 64  # names in a message
 
@@ -178,6 +180,14 @@ def _merge(settings: dict[str, str], more: dict[str, str]) -> None:
         settings[key] = f"{settings[key]}:{value}" if key.endswith("-params") and key in settings else value
 
 
+def x264_params() -> str | None:
+    """What makes x264 give the same bits every time; None where it does.
+
+    With AVX-512 its macroblock tree reads memory that it has not written, at most widths that 128 does not divide.
+    """
+    return "asm=avx2" if cv2.checkHardwareSupport(_AVX512) else None
+
+
 def quantiser_for(crf: int) -> int:
     """The MPEG quantiser scale (1 to 31) nearest to x264's CRF: twice as coarse for every 6."""
     return min(max(round(2 * 2 ** ((crf - 16) / 6)), 1), 31)
@@ -186,6 +196,8 @@ def quantiser_for(crf: int) -> int:
 def _quality(name: str, own: set[str], options: EncodeOptions, notices: list[str]) -> tuple[dict[str, str], int | None]:
     """Settings for CRF and preset; and the quantiser for encoders with no CRF of their own."""
     settings = _preset(name, own, options.preset, notices)
+    if name == "libx264" and (steady := x264_params()):
+        settings["x264-params"] = steady
     if name == "libx265":
         settings["x265-params"] = "log-level=error"  # it would write to stderr itself
     if name == "libvpx-vp9":

@@ -1,5 +1,8 @@
 """The encoder's own settings on the command line: pixel formats, options, presets, hardware."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import av
@@ -128,3 +131,16 @@ def test_a_preset_nobody_heeds_is_said(make_clip):
     info = probe(make_clip(frames=1))
     assert "no presets" in plan_encoder(EncodeOptions("ffv1", preset="slow"), "matroska", info, 128, 96).notices[0]
     assert plan_encoder(EncodeOptions("ffv1"), "matroska", info, 128, 96).notices == []
+
+
+def test_the_same_command_gives_the_same_file_whatever_memory_held_before(make_clip, tiny_models, tmp_path):
+    """x264 read memory that it had not written: where there is AVX-512, at most widths."""
+    source = make_clip(frames=40, width=88, height=60)
+    files = []
+    for filling in (0, 1, 77):
+        files.append(tmp_path / f"{filling}.mkv")
+        words = ("upscale", source, "-o", files[-1], "--model", tiny_models["still"], "--steps", "1")
+        command = [sys.executable, "-m", "sdatc_cli", *map(str, words)]
+        environment = os.environ | {"MALLOC_PERTURB_": str(filling)}
+        subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    assert len({path.read_bytes() for path in files}) == 1
