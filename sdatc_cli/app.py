@@ -1,6 +1,7 @@
 """The command line: registers the commands, and turns every failure into one line and an exit code."""
 
 import atexit
+import io
 import os
 import signal
 import sys
@@ -96,6 +97,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):  # None where the caller closed it; what is said there is lost, not the work
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that it has no letters for, as stderr does
     sys.stderr = Lossy(sys.stderr)
     stop = _Stop()
     try:

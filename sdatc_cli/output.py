@@ -44,7 +44,11 @@ def print_error(message: str) -> None:
 def print_json(data: Any) -> None:
     """The only thing on stdout when `--json` was given."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    print(text.encode(errors="backslashreplace").decode())  # names need not be Unicode
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # it has no such letters, or a name is no Unicode
+        text = json.dumps(data, indent=2)
+    print(text)
 
 
 def clock(seconds: float) -> str:

@@ -152,7 +152,7 @@ def _restore_task(workshop: Workshop, task: Task, look: Callable[[Path], MediaIn
         raise OutputError(f"{show(task.out.parent)}: cannot be made ({one_line(error)})") from error
     start = request.start if task.start is None else task.start
     terminal = output.Terminal(request.quiet, about=task.out.name)
-    job = workshop.job(info, task.out, start, task.duration or request.duration, terminal)
+    job = workshop.job(info, task.out, start, task.duration or request.duration, terminal, task.folder)
     facts = workshop.restore(job, terminal, label)
     times = {"start": job.start, "duration": job.duration}
     return facts | {key: value for key, value in times.items() if value is not None}

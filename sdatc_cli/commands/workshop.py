@@ -71,9 +71,16 @@ class Workshop:
         self._open.close()
 
     def job(
-        self, info: MediaInfo, out: Path, start: float | None, duration: float | None, terminal: output.Terminal
+        self,
+        info: MediaInfo,
+        out: Path,
+        start: float | None,
+        duration: float | None,
+        terminal: output.Terminal,
+        folder: bool = False,
     ) -> "Job":
-        """One output of the request; the terminal hears where its codec's word was not taken. ModelError."""
+        """One output of the request, a `folder` of frames whatever its name ends in; the terminal hears where its
+        codec's word was not taken. ModelError."""
         from sdatc_cli.engine.job import Job
         from sdatc_models.restorer import RestoreOptions
 
@@ -81,7 +88,9 @@ class Workshop:
         restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
         encode = replace(r.encode, frame_rate=info.frame_rate) if info.kind == "frames" else r.encode
-        return Job(info, out, r.scale, restore, auto, encode, start, duration, r.overwrite, r.resume, r.work_dir)
+        return Job(
+            info, out, r.scale, restore, auto, encode, start, duration, r.overwrite, r.resume, r.work_dir, folder
+        )
 
     def _quantiser(self, info: MediaInfo, terminal: output.Terminal) -> float | None:
         """What the networks are told of how coarsely an input was compressed."""

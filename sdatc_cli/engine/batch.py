@@ -23,13 +23,17 @@ NAMED = 5  # of the files that are passed over
 
 @dataclass(frozen=True)
 class Task:
-    """One output to make. `start` and `duration` are seconds; `there` when it exists and is to be left alone."""
+    """One output to make. `start` and `duration` are seconds; `there` when it exists and is to be left alone.
+
+    `folder` when it is one of frames, whatever its name ends in.
+    """
 
     source: Path
     out: Path
     start: float | None = None
     duration: float | None = None
     there: bool = False
+    folder: bool = False
 
 
 def find_inputs(
@@ -118,7 +122,7 @@ def plan_batch(inputs: Sequence[Path], folder: Path, codec: str, overwrite: bool
     if _names_a_file(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
         count = "several inputs" if len(inputs) > 1 else "a pattern or a folder"
         raise UsageError(f"{count}: -o must be a folder, and {show(folder)} is a file or the name of one")
-    tasks = [Task(source, folder / _output_name(source, codec)) for source in inputs]
+    tasks = [Task(source, folder / _output_name(source, codec), folder=os.path.isdir(source)) for source in inputs]
     taken: dict[str, Path] = {}
     for task in tasks:
         other = taken.setdefault(os.path.normcase(task.out), task.source)

@@ -21,7 +21,7 @@ from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.isolated import IsolatedReader
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
-from sdatc_cli.media.target import check_target
+from sdatc_cli.media.target import TargetFile, check_target
 from sdatc_cli.media.write import MediaWriter
 from sdatc_models.config import ModelConfig
 from sdatc_models.restorer import RestoreOptions, Restorer
@@ -32,7 +32,8 @@ class Job:
     """What to make of what. `start` and `duration` are seconds; `tile_auto` lets free memory choose `restore.tile`.
 
     A video output is written in stretches that survive a crash: `resume` takes up earlier ones, which lie in `work_dir`
-    or beside the output. `model` identifies the weights and how they compute: work of other weights is not taken up.
+    or beside the output. `folder`: the output is one of frames, whatever its name ends in. `model` identifies the
+    weights and how they compute: work of other weights is not taken up.
     """
 
     info: MediaInfo
@@ -46,6 +47,7 @@ class Job:
     overwrite: bool = False
     resume: bool = True
     work_dir: Path | None = None
+    folder: bool = False
     model: dict[str, Any] = field(default_factory=dict)
 
     def made_by(self, weights: dict[str, str], device: str, dtype: str) -> "Job":
@@ -65,7 +67,7 @@ class Job:
     @property
     def resumable(self) -> bool:
         """Whether the output is a video file, which is written in stretches."""
-        return self.out.suffix.lower() in CONTAINERS and not self.out.is_dir()
+        return not self.folder and self.out.suffix.lower() in CONTAINERS and not self.out.is_dir()
 
     def identity(self) -> dict[str, Any]:
         """All that the output depends on. OSError when the input has gone."""
@@ -170,7 +172,8 @@ def open_sink(
     Raises UsageError or OutputError.
     """
     if not job.resumable:
-        writer = MediaWriter(job.out, job.info, *job.size, job.encode, job.overwrite, job.start, job.duration)
+        how = job.encode, job.overwrite, job.start, job.duration, job.folder
+        writer = MediaWriter(job.out, job.info, *job.size, *how)
         return stack.enter_context(writer), lambda index: True, 0, ()
     journal = open_journal(job, identity, notice)
     try:
@@ -185,6 +188,8 @@ def open_sink(
 def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], None]) -> Journal:
     """The journal of a video output, with the earlier work that can be taken up. Raises OutputError."""
     check_target(job.out, job.info.path, job.overwrite)
+    if job.work_dir is not None:
+        TargetFile(job.out, job.overwrite).discard()  # told now where it cannot be written, not when all is done
     journal = Journal(work_folder(job.out, job.work_dir), job.out)
     try:
         earlier = journal.begin(identity, job.resume)

@@ -18,8 +18,7 @@ from sdatc_cli.engine.pipeline import Timing
 from sdatc_cli.engine.scan import Task
 from sdatc_cli.engine.scanner import Scanner
 from sdatc_cli.engine.unit import Made
-from sdatc_cli.errors import DeviceError, InputError, UsageError
-from sdatc_cli.media.target import NameTakenError
+from sdatc_cli.errors import DeviceError, InputError, OutputError, UsageError
 from sdatc_cli.media.video_track import VideoTrack
 from sdatc_models.config import ModelConfig
 
@@ -49,8 +48,8 @@ def upscale(job: Job, crew: Crew, config: ModelConfig, watcher: Watcher) -> Resu
         notices = join(journal, job.output)
         frames = sum(segment.frames for segment in journal.segments)
         journal.remove()
-    except NameTakenError as error:
-        raise NameTakenError(f"{error}{journal.kept()}") from error
+    except OutputError as error:
+        raise type(error)(f"{error}{journal.kept()}") from error
     except OSError as error:
         raise trouble(journal, error) from error
     finally:

@@ -12,10 +12,10 @@ from sdatc_cli.engine import stretch
 from sdatc_cli.engine.join import check_settings, join, record, trouble
 from sdatc_cli.engine.journal import Journal
 from sdatc_cli.engine.stretch import StretchWriter
+from sdatc_cli.errors import OutputError
 from sdatc_cli.media.clock import ClockState
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
-from sdatc_cli.media.target import NameTakenError
 
 
 class SegmentedVideo:
@@ -70,8 +70,8 @@ class SegmentedVideo:
             elif self._open is not None:
                 with contextlib.suppress(OSError):
                     self._open.abort()
-        except NameTakenError as problem:
-            raise NameTakenError(f"{problem}{self._journal.kept()}") from problem
+        except OutputError as problem:
+            raise type(problem)(f"{problem}{self._journal.kept()}") from problem
         except OSError as problem:
             raise trouble(self._journal, problem) from problem
         finally:

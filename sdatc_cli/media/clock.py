@@ -1,5 +1,6 @@
 """Timestamps of the output: those of the input on the encoder's clock, always rising."""
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -28,7 +29,8 @@ class FrameClock:
         if pts is None or time_base is None:
             stamp = round(before.count / self._rate / self.base)
         else:
-            stamp = round((pts * time_base - Fraction(self._shift)) / self.base)
+            exact = (pts * time_base - Fraction(self._shift)) / self.base
+            stamp = math.floor(exact + Fraction(1, 2))  # `round` would take two halves in a row to one even number
         moved = before.last is not None and stamp <= before.last
         if before.last is not None and moved:
             stamp = before.last + 1

@@ -159,6 +159,11 @@ def eight_bits(image: np.ndarray) -> np.ndarray:
     return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
+def in_depth(image: np.ndarray, deep: bool) -> np.ndarray:
+    """uint8 or full-range uint16 as uint16 (`deep`) or uint8."""
+    return eight_bits(image) if not deep else image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+
+
 def write_image(
     path: Path,
     image: np.ndarray,

@@ -21,7 +21,7 @@ from sdatc_cli.media.color import Converter, is_rgb, resolve
 from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line, open_input, pass_over_others, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
-from sdatc_cli.media.images import read_picture
+from sdatc_cli.media.images import in_depth, read_picture
 from sdatc_cli.media.info import UNTAGGED, MediaInfo, PictureTags
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
@@ -140,6 +140,7 @@ class FrameReader:
 
     def _image_frames(self, first: int) -> Generator[Decoded]:
         info = self.info
+        deep, others = info.bit_depth > 8, 0
         for index, path in enumerate(info.frames[first:], first):
             time = index / float(info.frame_rate or 25)
             if info.kind == "frames" and (time < self._start - 1e-9 or (self._end and time >= self._end - 1e-9)):
@@ -158,8 +159,13 @@ class FrameReader:
                 raise InputError(
                     f"{show(path)}: {width}x{height} pixels, but the first frame has {info.width}x{info.height}"
                 )
-            frame = Frame(picture.image, None, None, index, path, alpha=picture.alpha, tags=picture.tags)
-            yield Decoded(index, None, None, True, picture.image, partial(_itself, frame))
+            others += (picture.image.dtype == np.uint16) != deep
+            image, alpha = in_depth(picture.image, deep), picture.alpha
+            alpha = None if alpha is None else in_depth(alpha, deep)
+            frame = Frame(image, None, None, index, path, alpha=alpha, tags=picture.tags)
+            yield Decoded(index, None, None, True, image, partial(_itself, frame))
+        if others:
+            self.damage.append(f"{others} frames brought to {info.bit_depth} bits, which the first has")
 
     def _video_frames(self, place: Mark | None) -> Generator[Decoded]:
         info = self.info

@@ -55,10 +55,11 @@ class TargetFile:
         """Raises OutputError if the folder cannot be written or `out` is a folder."""
         if out.is_dir():
             raise OutputError(f"{show(out)}: is a folder")
+        suffix = out.suffix[:16]  # what is written is what the name that was given says
         out = Path(os.path.realpath(out)) if out.is_symlink() else out
         self.out, self._overwrite = out, overwrite
         try:
-            handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=out.suffix[:16], dir=out.absolute().parent)
+            handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=suffix, dir=out.absolute().parent)
             os.close(handle)
         except OSError as error:
             raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
@@ -180,12 +181,15 @@ def share(path: Path, mode: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file or, where the system can, a folder."""
+    """fsync a file or, where the system can, a folder. OSError for a file."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # folders on Windows
         return
     try:
         os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network's file systems refuse it for folders
+            raise
     finally:
         os.close(handle)

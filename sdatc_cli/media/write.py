@@ -36,12 +36,14 @@ class MediaWriter:
         overwrite: bool,
         start: float | None = None,
         duration: float | None = None,
+        folder: bool = False,
     ) -> None:
-        """Raises UsageError or OutputError before anything is written."""
+        """`folder`: a folder of PNGs, whatever its name ends in. Raises UsageError or OutputError before anything is
+        written."""
         out = Path(out)
         check_target(out, source.path, overwrite, source.frames)
         self.out = out
-        if out.is_dir() or not out.suffix:
+        if folder or out.is_dir() or not out.suffix:
             self._sink: VideoSink | _FolderSink | _ImageSink = _FolderSink(out, source, overwrite)
         elif is_image(out):
             self._sink = _ImageSink(out, source, overwrite)

@@ -175,3 +175,15 @@ def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(tiny_models, tmp_path
     last = rest.splitlines()[-1]
     assert last.startswith("error: interrupted") and "2.mkv" in last and "finished outputs stay (1)" in last
     assert [name for name in names(out) if not name.startswith(".")] == ["1.mkv"] and count(out / "1.mkv") == 2
+
+
+def test_folders_of_frames_stay_folders_whatever_their_names_end_in(upscale, tmp_path):
+    inputs = [tmp_path / "set" / name for name in ("frames.v1", "take.mp4", "shot.png", "Vol. 2")]
+    for folder in inputs:
+        folder.mkdir(parents=True)
+        for i, image in enumerate(frames_of(2, 32, 24)):
+            Image.fromarray(image).save(folder / f"{i}.png")
+    out = tmp_path / "large"
+    assert upscale(tmp_path / "set", "-o", out)[0] == 0
+    assert names(out) == sorted(folder.name for folder in inputs)
+    assert all(names(out / folder.name) == ["00000000.png", "00000001.png"] for folder in inputs)

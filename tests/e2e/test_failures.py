@@ -247,3 +247,18 @@ def test_a_closed_stderr_costs_only_what_is_said_there(tiny_models, tmp_path):
     assert subprocess.run(closed, timeout=300, check=False).returncode == 0
     with av.open(out) as video:
         assert sum(1 for _ in video.decode(video=0)) == 3
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_the_work(
+    make_clip, tiny_models, tmp_path, monkeypatch, capfd
+):
+    source, work = make_clip(frames=2), tmp_path / "work"
+
+    def refuse(**how):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("sdatc_cli.media.target.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("sdatc_cli.engine.job.restore_frames", lambda *a: pytest.fail("it was restored"))
+    words = ("upscale", source, "-o", tmp_path / "out.mp4", "--work-dir", work, "--model", tiny_models["still"])
+    assert run([str(word) for word in words]) == 6
+    assert "Read-only file system" in capfd.readouterr().err

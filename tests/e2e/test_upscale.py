@@ -1,7 +1,9 @@
 """`sdatc upscale` from file to file with a tiny model: the whole real path, its outputs opened again."""
 
 import json
+import os
 import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -310,3 +312,36 @@ def test_a_video_keeps_its_own_times(make_clip, tiny_models, tmp_path, capfd):
     assert "--fps is for folders of frames" in capfd.readouterr().err
     for rate in ("0", "-5", "1e9", "fast", "2000"):
         assert sdatc("upscale", source, "-o", tmp_path / "o.mkv", f"--fps={rate}") == 2
+
+
+def test_frames_of_two_depths_look_alike(upscale, tmp_path):
+    """Of one picture in 8 and in 16 bits, whatever the first one has."""
+    for first in (8, 16):
+        folder = tmp_path / f"first{first}"
+        folder.mkdir()
+        for number, image in enumerate(frames_of(4, 32, 24)):
+            deep = (number % 2 == 0) == (first == 16)
+            cv2.imwrite(str(folder / f"{number}.png"), (image.astype(np.uint16) * 257 if deep else image)[..., ::-1])
+        result = upscale(folder, tmp_path / f"out{first}.mkv", model="still")
+        assert any(f"2 frames brought to {first} bits" in line for line in result["notices"])
+        for small, large in zip(frames_of(4, 32, 24), pictures(tmp_path / f"out{first}.mkv"), strict=True):
+            assert psnr(large, cv2.resize(small, (128, 96), interpolation=cv2.INTER_CUBIC)) > 28
+
+
+def test_a_link_gets_the_kind_of_picture_that_its_own_name_says(upscale, tmp_path):
+    Image.fromarray(texture(24, 32)).save(tmp_path / "in.png")
+    for name in ("plain", "other.jpg"):
+        (tmp_path / "out.png").unlink(missing_ok=True)
+        (tmp_path / "out.png").symlink_to(tmp_path / name)
+        upscale(tmp_path / "in.png", tmp_path / "out.png", "-y", model="still")
+        assert Image.open(tmp_path / name).format == "PNG"
+
+
+def test_json_on_a_terminal_without_the_letters(make_clip, tiny_models, tmp_path):
+    source, out = make_clip("日é😀.mkv", frames=2), tmp_path / "out.mkv"
+    words = ("upscale", source, "-o", out, "--model", tiny_models["still"], *FAST, "--json")
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "sdatc_cli", *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode("latin-1"))["input"] == str(source)
