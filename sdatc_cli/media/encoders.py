@@ -281,6 +281,8 @@ def _natural_format(codec: Codec, names: set[str], info: MediaInfo, width: int, 
     for depth in depths:
         for sampling in dict.fromkeys((chroma, "420", "422", "444")):
             suffix = "" if depth == 8 else f"{depth}le"
+            if codec.name == "mjpeg" and f"yuvj{sampling}p" in names:  # it refuses the usual range
+                return f"yuvj{sampling}p"
             if f"yuv{sampling}p{suffix}" in names:
                 return f"yuv{sampling}p{suffix}"
             if sampling == "420" and depth == 8 and "nv12" in names:

@@ -83,10 +83,14 @@ class VideoSink:
         """Tags and chapters."""
         source = copier.input.streams[self._plan.info.video_index]
         stream = self._track.stream
-        tags = live_tags(source.metadata)
+        tags, whole = live_tags(source.metadata), live_tags(copier.input.metadata)
+        if self._plan.start and {"timecode"} & (tags.keys() | whole.keys()):
+            for known in (tags, whole):
+                known.pop("timecode", None)
+            self.notices.append("timecode left out: it is that of the input's beginning")
         stream.metadata.update({k: v for k, v in tags.items() if k.casefold() not in ("rotate", ALPHA_TAG)})
         stream.disposition = source.disposition
-        self._output.metadata.update(live_tags(copier.input.metadata))
+        self._output.metadata.update(whole)
         chapters = self._chapters(copier)
         if chapters and self._track.format in ("mpegts", "avi"):
             self.notices.append(f"{len(chapters)} chapters left out: {self._track.format} cannot hold them")

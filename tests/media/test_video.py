@@ -328,3 +328,23 @@ def test_what_frames_have_beside_their_pictures_is_missed_aloud(tmp_path):
     """x264 marks frames as the two halves of stereoscopic ones, as Blu-ray's are packed."""
     source = write_video(tmp_path / "in.mkv", footage(3, 96, 64), options={"x264-params": "frame-packing=3"})
     assert "the mark of stereoscopic video is left out" in probe(source).notices
+
+
+def test_a_part_does_not_bear_the_timecode_of_the_beginning(tmp_path, ffmpeg):
+    whole = write_video(tmp_path / "whole.mov", footage(10, 96, 64))
+    source = tmp_path / "in.mov"
+    ffmpeg("-i", whole, "-c", "copy", "-timecode", "01:02:03:04", source)
+    for part, there in (({}, True), ({"start": 0.2}, False)):
+        out = tmp_path / f"out{there}.mov"
+        _, notices = convert(source, out, **part)
+        with av.open(str(out)) as container:
+            tags = container.metadata | container.streams.video[0].metadata
+        assert (tags.get("timecode") == "01:02:03:04") is there
+        assert any("timecode left out" in line for line in notices) is not there
+
+
+def test_motion_jpeg_is_encoded_without_more_words(tmp_path):
+    source = write_video(tmp_path / "in.mkv", footage(3, 96, 64))
+    convert(source, tmp_path / "out.mov", EncodeOptions("mjpeg"))
+    _, (first, *_), damage = read_all(tmp_path / "out.mov")
+    assert damage == [] and psnr(first.image, np.kron(footage(1, 96, 64)[0], np.ones((2, 2, 1)))) > 28
