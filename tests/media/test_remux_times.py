@@ -1,0 +1,55 @@
+"""When the streams beside the video begin and end: subtitles that overlap or reach out of a part, hidden sound."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.media.clips import convert, footage, write_video
+
+OVERLAPPING = [(0.5, 2.0, "early"), (1.5, 9.0, "long"), (3.0, 3.5, "third")]
+
+
+def subtitled(folder: Path, ffmpeg, cues: list[tuple[float, float, str]], seconds: float = 4) -> Path:
+    """A Matroska file with SubRip; `cues` are begin, end, text."""
+    video = write_video(folder / "video.mkv", footage(8, 96, 64), [round(i * seconds * 125) for i in range(8)],
+                        Fraction(1, 1000))  # fmt: skip
+    (folder / "a.srt").write_text("\n\n".join(f"{i}\n{_clock(b)} --> {_clock(e)}\n{t}" for i, (b, e, t) in
+                                              enumerate(cues, 1)) + "\n")  # fmt: skip
+    out = folder / "in.mkv"
+    ffmpeg("-i", video, "-f", "lavfi", "-i", f"sine=440:d={seconds}", "-i", folder / "a.srt", "-map", "0", "-map", "1",
+           "-map", "2", "-c:v", "copy", "-c:a", "aac", "-c:s", "srt", out)  # fmt: skip
+    return out
+
+
+def _clock(seconds: float) -> str:
+    whole, ms = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02},{ms:03}"
+
+
+def shown(path: Path) -> list[tuple[float, float, str]]:
+    """Begin, length and text of what the subtitle stream shows, in seconds of the file's clock."""
+    texts = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(subtitles=0):
+            text = bytes(packet)[2 if path.suffix in (".mp4", ".mov") else 0 :].decode().strip()
+            if text:
+                assert packet.pts is not None and packet.time_base is not None
+                times = (float(t * packet.time_base) for t in (packet.pts, packet.duration or 0))
+                texts.append((*(round(t, 2) for t in times), text))
+    return texts
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_overlapping_subtitles_begin_when_they_did(ending, tmp_path, ffmpeg):
+    convert(subtitled(tmp_path, ffmpeg, OVERLAPPING), tmp_path / f"out.{ending}")
+    assert [(begin, text) for begin, _, text in shown(tmp_path / f"out.{ending}")] == [
+        (0.5, "early"), (1.5, "long"), (3.0, "third")]  # fmt: skip
+
+
+def test_an_hour_without_subtitles_fits_into_an_mp4(tmp_path, ffmpeg):
+    """The file counts the gap in 32 bits, which is not much in microseconds."""
+    source = subtitled(tmp_path, ffmpeg, [(1, 2, "first"), (5000, 5001, "second")], seconds=1)
+    convert(source, tmp_path / "out.mp4")
+    assert shown(tmp_path / "out.mp4") == [(1, 1, "first"), (5000, 1, "second")]
