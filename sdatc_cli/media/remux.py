@@ -299,7 +299,9 @@ class StreamCopier:
                 moved = 0
             packet.pts = moved
         last = self._last_dts.get(index)
-        if packet.dts is not None:
+        if packet.stream.type == "subtitle" and packet.pts is not None:
+            packet.dts = packet.pts  # what MP4 goes by
+        elif packet.dts is not None:
             packet.dts -= shift
         else:
             packet.dts = self._decoding_time(packet, last)

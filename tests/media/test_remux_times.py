@@ -53,3 +53,14 @@ def test_an_hour_without_subtitles_fits_into_an_mp4(tmp_path, ffmpeg):
     source = subtitled(tmp_path, ffmpeg, [(1, 2, "first"), (5000, 5001, "second")], seconds=1)
     convert(source, tmp_path / "out.mp4")
     assert shown(tmp_path / "out.mp4") == [(1, 1, "first"), (5000, 1, "second")]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("from_mp4", [False, True])
+def test_a_part_begins_with_the_subtitle_on_screen(from_mp4, ending, tmp_path, ffmpeg):
+    source = subtitled(tmp_path, ffmpeg, [(0.5, 2, "early"), (2.5, 3, "late")])
+    if from_mp4:
+        ffmpeg("-i", source, "-c", "copy", "-c:s", "mov_text", tmp_path / "in.mp4")
+        source = tmp_path / "in.mp4"
+    convert(source, tmp_path / f"out.{ending}", start=1.0)
+    assert shown(tmp_path / f"out.{ending}") == [(0, 1, "early"), (1.5, 0.5, "late")]
