@@ -298,6 +298,9 @@ class StreamCopier:
                 packet.duration = max((packet.duration or 0) + moved, 0)  # it stands since before the start
                 moved = 0
             packet.pts = moved
+            if self._end is not None and packet.stream.type == "subtitle":  # else it would lengthen the file
+                rest = round(Fraction(self._end - self._shift) / base) - moved
+                packet.duration = max(min(packet.duration or 0, rest), 0)
         last = self._last_dts.get(index)
         if packet.stream.type == "subtitle" and packet.pts is not None:
             packet.dts = packet.pts  # what MP4 goes by

@@ -64,3 +64,13 @@ def test_a_part_begins_with_the_subtitle_on_screen(from_mp4, ending, tmp_path, f
         source = tmp_path / "in.mp4"
     convert(source, tmp_path / f"out.{ending}", start=1.0)
     assert shown(tmp_path / f"out.{ending}") == [(0, 1, "early"), (1.5, 0.5, "late")]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_subtitles_end_with_their_part(ending, tmp_path, ffmpeg):
+    source = subtitled(tmp_path, ffmpeg, [(0.5, 3.5, "long"), (1.5, 9, "longer"), (2.2, 2.4, "later")])
+    out = tmp_path / f"out.{ending}"
+    convert(source, out, start=1.0, duration=1.1)
+    assert shown(out)[0][0] == 0 and shown(out)[1] == (0.5, 0.6, "longer") and len(shown(out)) == 2
+    with av.open(str(out)) as container:
+        assert container.duration is not None and container.duration < 1.3e6
