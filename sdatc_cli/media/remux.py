@@ -38,6 +38,8 @@ _PICTURES = {"png": "image/png", "mjpeg": "image/jpeg", "gif": "image/gif", "bmp
              "webp": "image/webp"}  # fmt: skip
 _QUICKTIME_LANGUAGES = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb"}
 _EQUAL_TIMES = 0x20000  # AVFMT_TS_NONSTRICT: packets may stand at the same time, as TrueHD's do in Matroska
+_EDIT_LISTS = {"mp4", "mov"}  # containers that hide what they hold and should not be heard
+_PRIMING = 0.15  # seconds of sound before the beginning that an encoder needs, and that are not missed nor noticed
 _LATE = 10.0  # seconds after the end at which no packet of the wanted part can follow
 
 
@@ -115,13 +117,31 @@ def _picture(info: MediaInfo, index: int) -> bytes:
         return next((bytes(p) for p in demux(container, container.streams[index]) if p.size), b"")
 
 
+class _Hidden:
+    """Tells which packets of a sound track an edit list hides; not those of the encoder's priming."""
+
+    def __init__(self) -> None:
+        self._primed: bool | None = None
+
+    def __call__(self, packet: Packet) -> bool:
+        """For each packet in turn."""
+        stream = packet.stream
+        if packet.pts is None or stream.start_time is None or stream.time_base is None:
+            return False
+        ahead = (stream.start_time - packet.pts) * stream.time_base
+        if self._primed is None:
+            self._primed = ahead <= _PRIMING  # all of a file that was cut is hidden, lest some of it be heard
+        return packet.is_discard and not (self._primed and ahead > 0)
+
+
 def _first_time(info: MediaInfo, index: int) -> float:
     """When a stream begins, in seconds: a header that was read only in part may say zero of one that begins late."""
     with open_input(info.path, info.protocols) as container, contextlib.suppress(av.error.FFmpegError, OSError):
         stream = container.streams[index]
         pass_over_others(container, [stream])
+        hidden = _Hidden()
         for packet in demux(container, stream):
-            if packet.size and packet.pts is not None:
+            if packet.size and packet.pts is not None and not hidden(packet):
                 return float(packet.pts * packet.time_base)
     return 0.0
 
@@ -142,6 +162,7 @@ class StreamCopier:
         self._output: OutputContainer | None = None
         self._copies: dict[int, Stream] = {}
         self._converters: dict[int, TextConverter | SoundConverter] = {}
+        self._hidden: dict[int, _Hidden] = {}  # of sound that is copied where there are no edit lists
         self._last_dts: dict[int, int] = {}
         self._ticks: dict[int, int] = {}  # of the output's clock, from where on the next packet may stand
         self._failed: dict[int, int] = {}
@@ -169,6 +190,8 @@ class StreamCopier:
         early = self._early(stream)
         if early <= LEAST_GAP and can_hold(stream, self._container):
             self._copies[stream.index] = _add(output, stream)
+            if stream.type == "audio" and self._container not in _EDIT_LISTS:
+                self._hidden[stream.index] = _Hidden()
             return
         text, sound = text_codec(stream, self._container), sound_codec(stream, self._container)
         codec = text or sound
@@ -253,6 +276,9 @@ class StreamCopier:
 
     def _wanted(self, packet: Packet) -> bool:
         stream = packet.stream
+        hidden = self._hidden.get(stream.index)
+        if hidden is not None and hidden(packet):
+            return False
         if stream.disposition & Disposition.attached_pic or packet.pts is None:
             return True
         first = float(packet.pts * packet.time_base)
