@@ -236,9 +236,9 @@ def pick_tile(job: Job, config: ModelConfig, free: int | None, notice: Callable[
 def expected_frames(info: MediaInfo, start: float | None, duration: float | None) -> int | None:
     """How many frames a run will probably read; None when the container does not tell."""
     count = info.frame_count
-    if count is None or not (start or duration) or not info.frame_rate:
+    rate = float(info.frame_rate or (25 if info.kind == "frames" else 0))  # a folder is read as if it had 25
+    if count is None or not (start or duration) or not rate:
         return count
-    rate = float(info.frame_rate)
     left = max(0, count - round((start or 0) * rate))
     return left if duration is None else min(left, round(duration * rate))
 
