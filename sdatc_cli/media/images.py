@@ -78,7 +78,7 @@ def list_frames(folder: Path) -> tuple[Path, ...]:
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.split(r"([0-9]+)", path.stem)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts], path.name
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], path.name
 
 
 def read_image(path: Path) -> np.ndarray:
