@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sdatc_cli.errors import InputError, OutputError
 from sdatc_cli.media.container import MAX_PIXELS, one_line, show
@@ -26,6 +26,7 @@ _RGB = ColorInfo(range=RANGE_FULL)
 _LONG = frozenset({"I", "F"})  # Pillow's modes whose values have no agreed white
 _HEAD = 1 << 20  # bytes of a PNG in which chunks are looked for
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PHOTOMETRIC, _EXTRA = 262, 338  # tags of TIFF: what its values mean, and those of channels beyond the colours
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,37 @@ def _decode_deep(data: bytes) -> tuple[np.ndarray, np.ndarray | None] | None:
     if data[:2] in (b"P5", b"P6"):  # PGM and PPM name their white, the fourth word that is no comment
         white = int(re.sub(rb"#[^\r\n]*", b" ", data[:_HEAD]).split(maxsplit=4)[3])
         image = np.rint(image.astype(np.float32).clip(max=white) * (65535 / white)).astype(np.uint16)
+    tags = _tiff_tags(data)
     if image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2), None
-    alpha = np.ascontiguousarray(image[..., 3]) if image.shape[2] == 4 else None
-    return np.ascontiguousarray(image[..., 2::-1]), alpha
+        image = 65535 - image if tags.get(_PHOTOMETRIC) == 0 else image  # white is zero
+        return np.repeat(image[..., None], 3, axis=2), _grey_opacity(image, data)
+    # OpenCV and others write opacity without saying so; 0 says that the channel is anything else.
+    opacity = image.shape[2] == 4 and tags.get(_EXTRA, (1,))[0] != 0
+    return np.ascontiguousarray(image[..., 2::-1]), np.ascontiguousarray(image[..., 3]) if opacity else None
+
+
+def _tiff_tags(data: bytes) -> dict[int, Any]:
+    """The tags of a TIFF's first picture, also of kinds that Pillow does not open; none of another or damaged file."""
+    if data[:2] not in (b"II", b"MM"):
+        return {}
+    file = BytesIO(data)
+    try:
+        head = file.read(8)
+        head += file.read(8) if 43 in (head[2], head[3]) else b""  # BigTIFF
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        return {tag: tags[tag] for tag in (_PHOTOMETRIC, _EXTRA) if tags.get(tag) not in (None, ())}
+    except Exception:  # Pillow's reader fails in many ways on damaged tags
+        return {}
+
+
+def _grey_opacity(grey: np.ndarray, data: bytes) -> np.ndarray | None:
+    """Opacity of a grey PNG with a tRNS chunk, the value that is clear, which OpenCV minds only in RGB."""
+    at = data.find(b"tRNS", 0, _HEAD) if data.startswith(_PNG) else -1
+    if not 0 < at <= len(data) - 6 or b"IDAT" in data[:at]:
+        return None
+    return np.where(grey == int.from_bytes(data[at + 4 : at + 6]), 0, 65535).astype(np.uint16)
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:
