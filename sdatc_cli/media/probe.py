@@ -1,7 +1,8 @@
 """What an input is: container, streams, sizes, times, colour. Decodes a frame, for only that tells the truth."""
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +41,8 @@ _LEFT_OUT = {  # what frames have beside their pictures that PyAV cannot write, 
     Type.STEREO3D: "the mark of stereoscopic video is",
     Type.SPHERICAL: "the mark of spherical video is",
 }
+_DURATION_NAME = re.compile(r"duration(-\w+)?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,6}):([0-9]{1,2}):([0-9]{1,2}(?:\.[0-9]{1,12})?)")
 _FIRST_FRAME_PACKETS = 2000  # give up on a stream that yields no frame within so many packets
 
 
@@ -171,13 +174,28 @@ def _plausible_rate(rate: Fraction | None) -> Fraction | None:
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    whole = container.duration / 1_000_000 if container.duration is not None else None
     if stream.duration is not None and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
-    elif container.duration is not None:
-        seconds = container.duration / 1_000_000
+    elif (told := _told_duration(stream.metadata)) is not None:
+        seconds = min(told, whole or told)  # a tag may stem from before the file was cut
+    elif whole is not None:
+        seconds = whole
     else:
         return None
     return seconds if 0 < seconds < 1e9 else None
+
+
+def _told_duration(tags: Mapping[str, str]) -> float | None:
+    """Seconds that Matroska's statistics tell of a stream: the file as a whole may end with a late subtitle."""
+    names = sorted((name for name in tags if _DURATION_NAME.fullmatch(name)), key=len)  # the one without language first
+    for name in names:
+        match = _DURATION.fullmatch(tags[name].strip())
+        if match is not None:
+            seconds = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
+            if seconds > 0:
+                return seconds
+    return None
 
 
 def _aspect(stream: VideoStream) -> Fraction | None:
