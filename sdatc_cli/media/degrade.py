@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import ffmpeg
 import numpy as np
+from av.format import Flags
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from PIL import Image
@@ -124,18 +127,21 @@ def degrade(
         target, note_target = TargetFile(out, overwrite), TargetFile(note, overwrite)
         stack.callback(target.discard)
         stack.callback(note_target.discard)
-        sound = _sound(info, container)
+        sound, sound_zero = _sound(info, container)
         left_out = [str(s) for s in info.streams if s.index not in (info.video_index, *sound)]
         if tell is not None and left_out:
             tell(f"left out: {', '.join(left_out)}")
         rate = recipe.fps or info.frame_rate or Fraction(25)
         size = (width // recipe.scale, height // recipe.scale)
-        command = _command(recipe, info, size, rate, frames, sound, target.path, container)
         reader = stack.enter_context(IsolatedReader(info))
-        total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
-        count = feed(command, _reduced(reader, info, recipe, frames, total, progress))
-        if not count:
+        pictures = iter(reader)
+        first = next(pictures, None)
+        if first is None:
             raise OutputError(f"{show(out)}: not written, for no frame of the input can be decoded")
+        delays = _delays(info, first, rate, sound_zero)
+        command = _command(recipe, info, size, rate, frames, sound, delays, target.path, container)
+        total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
+        count = feed(command, _reduced(chain([first], pictures), info, recipe, frames, total, progress))
         shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
         made: dict[str, Any] = {"command": _own_command(recipe, source, out, frames)}
         made |= _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
@@ -147,12 +153,32 @@ def degrade(
     return note
 
 
-def _sound(info: MediaInfo, container: str) -> list[int]:
-    """Indices of the sound tracks that the output can hold."""
+def _sound(info: MediaInfo, container: str) -> tuple[list[int], Fraction]:
+    """Indices of the sound tracks that the output can hold, and the time in seconds that ffmpeg takes for their 0.
+
+    That is the start of the file, but where times may jump (MPEG-TS) the start of the tracks that are read.
+    """
+    start = Fraction(info.start_time)
     if info.kind != "video" or not any(s.kind == "audio" for s in info.streams):
-        return []
+        return [], start
     with open_input(info.path) as opened:
-        return [s.index for s in opened.streams.audio if can_hold(s, container)]
+        tracks = [s for s in opened.streams.audio if can_hold(s, container)]
+        if opened.format.flags & Flags.ts_discont.value:
+            starts = [s.start_time * s.time_base for s in tracks if s.start_time is not None and s.time_base]
+            start = min(starts, default=start)
+        return [s.index for s in tracks], start
+
+
+def _delays(info: MediaInfo, first: Frame, rate: Fraction, sound_zero: Fraction) -> tuple[Fraction, Fraction]:
+    """Seconds by which the frames and the sound are to be moved from 0, so that they meet as in the input.
+
+    The frames begin at a multiple of their duration, for ffmpeg would round their times to that; what this adds, the
+    sound is delayed by, too.
+    """
+    start = Fraction(info.start_time)
+    late = max((first.pts or 0) * (first.time_base or Fraction(0)) - start, Fraction(0))
+    frames = ceil(late * rate - _SLACK) / rate
+    return frames, sound_zero - start + frames - late
 
 
 def encoder_settings(recipe: Recipe) -> dict[str, Any]:
@@ -185,23 +211,26 @@ def _command(
     rate: Fraction,
     frames: int | None,
     sound: list[int],
+    delays: tuple[Fraction, Fraction],
     path: Path,
     container: str,
 ) -> list[str]:
-    """The ffmpeg command line that encodes raw RGB frames from its stdin."""
+    """The ffmpeg command line that encodes raw RGB frames from its stdin; `delays` of them and of the sound."""
     shape = f"{size[0]}x{size[1]}"
-    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, r=_text(rate))
+    moved = [{"itsoffset": f"{float(delay):.6f}"} if sound and delay else {} for delay in delays]
+    # not `r`, with which ffmpeg counts times from 0 whatever the offset
+    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, framerate=_text(rate), **moved[0])
     settings = encoder_settings(recipe) | {"f": container, "map_metadata": "-1"}
     if info.sample_aspect_ratio is not None:
         ratio = info.sample_aspect_ratio if abs(info.rotation) % 180 == 0 else 1 / info.sample_aspect_ratio
         settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
     streams = [raw.video]
     if sound:
-        original = ffmpeg.input("INPUT", protocol_whitelist="file")
+        original = ffmpeg.input("INPUT", protocol_whitelist="file", **moved[1])
         streams += [original[str(index)] for index in sound]
         settings["c:a"] = "copy"
         if frames is not None:
-            settings["t"] = f"{float(frames / rate):.6f}"
+            settings["t"] = f"{float(delays[0] + frames / rate):.6f}"
     output = ffmpeg.output(*streams, "OUTPUT", **settings)
     output = output.global_args("-nostdin", "-hide_banner", "-loglevel", "error")
     names = {"INPUT": f"file:{info.path.absolute()}", "OUTPUT": f"file:{path}"}  # ffmpeg-python takes only Unicode
@@ -209,7 +238,7 @@ def _command(
 
 
 def _reduced(
-    reader: IsolatedReader,
+    pictures: Iterable[Frame],
     info: MediaInfo,
     recipe: Recipe,
     frames: int | None,
@@ -217,7 +246,7 @@ def _reduced(
     progress: Progress | None,
 ) -> Iterator[np.ndarray]:
     """Reduced frames at the output's rate."""
-    for done, frame in enumerate(_at_rate(reader, info, recipe.fps)):
+    for done, frame in enumerate(_at_rate(pictures, info, recipe.fps)):
         if frames is not None and done >= frames:
             return
         image = eight_bits(frame.image)
