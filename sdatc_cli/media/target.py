@@ -113,7 +113,9 @@ class TargetFolder:
     def _check(self) -> None:
         """OutputError if what lies under the name is anything but a folder of numbered frames. OSError."""
         if self.out.is_dir():
-            alien = next((p for p in self.out.iterdir() if p.suffix not in self._endings or not p.stem.isdecimal()), None)
+            alien = next(
+                (p for p in self.out.iterdir() if p.suffix not in self._endings or not p.stem.isdecimal()), None
+            )
             if alien is not None:
                 raise OutputError(f"{show(self.out)}: not a folder of numbered frames ({show(alien)}); left alone")
         elif os.path.lexists(self.out):
