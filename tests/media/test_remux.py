@@ -393,10 +393,3 @@ def test_sound_that_begins_late_does_so_in_an_avi(codec, late, rich_mkv, tmp_pat
     begin = round(10 * late)
     assert not loud[: begin - 1].any() and loud[begin + 1 : begin + 9].all()
     assert not loud[begin + 12 : begin + 18].any() and loud[begin + 22 : begin + 28].all()
-
-
-def test_dispositions_that_a_container_does_not_know_are_named(rich_mkv, tmp_path):
-    for ending, lost in (("mkv", ""), ("mp4", ""), ("mov", "comment"), ("ts", "comment"), ("avi", "comment")):
-        _, notices = convert(rich_mkv, tmp_path / f"out.{ending}")
-        told = [line for line in notices if line.startswith("dispositions")]
-        assert len(told) == bool(lost) and all(lost in line for line in told), (ending, notices)

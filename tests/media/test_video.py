@@ -348,3 +348,11 @@ def test_motion_jpeg_is_encoded_without_more_words(tmp_path):
     convert(source, tmp_path / "out.mov", EncodeOptions("mjpeg"))
     _, (first, *_), damage = read_all(tmp_path / "out.mov")
     assert damage == [] and psnr(first.image, np.kron(footage(1, 96, 64)[0], np.ones((2, 2, 1)))) > 28
+
+
+
+def test_dispositions_that_a_container_does_not_know_are_named(rich_mkv, tmp_path):
+    for ending, lost in (("mkv", ""), ("mp4", ""), ("mov", "comment"), ("ts", "comment"), ("avi", "comment")):
+        _, notices = convert(rich_mkv, tmp_path / f"out.{ending}")
+        told = [line for line in notices if line.startswith("dispositions")]
+        assert len(told) == bool(lost) and all(lost in line for line in told), (ending, notices)
