@@ -350,7 +350,6 @@ def test_motion_jpeg_is_encoded_without_more_words(tmp_path):
     assert damage == [] and psnr(first.image, np.kron(footage(1, 96, 64)[0], np.ones((2, 2, 1)))) > 28
 
 
-
 def test_dispositions_that_a_container_does_not_know_are_named(rich_mkv, tmp_path):
     for ending, lost in (("mkv", ""), ("mp4", ""), ("mov", "comment"), ("ts", "comment"), ("avi", "comment")):
         _, notices = convert(rich_mkv, tmp_path / f"out.{ending}")
