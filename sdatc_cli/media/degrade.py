@@ -23,7 +23,7 @@ from PIL import Image
 from sdatc_cli import __version__
 from sdatc_cli.errors import OutputError, UsageError
 from sdatc_cli.media.container import open_input, show
-from sdatc_cli.media.encoders import CONTAINERS, holds, quantiser_for, x264_params
+from sdatc_cli.media.encoders import CONTAINERS, holds, quantiser_for, steady_x264
 from sdatc_cli.media.ffmpeg import feed, ffmpeg_binary, ffmpeg_version
 from sdatc_cli.media.images import eight_bits
 from sdatc_cli.media.info import MediaInfo
@@ -197,8 +197,8 @@ def encoder_settings(recipe: Recipe) -> dict[str, Any]:
         settings["q:v"] = quantiser_for(recipe.crf or 0)
     else:
         settings["crf"] = recipe.crf
-    if recipe.codec == "libx264" and (steady := x264_params()):
-        settings["x264-params"] = steady
+    if recipe.codec == "libx264":
+        settings |= steady_x264()
     if recipe.codec == "libx265":
         settings["x265-params"] = "log-level=error"
     return settings

@@ -180,12 +180,10 @@ def _merge(settings: dict[str, str], more: dict[str, str]) -> None:
         settings[key] = f"{settings[key]}:{value}" if key.endswith("-params") and key in settings else value
 
 
-def x264_params() -> str | None:
-    """What makes x264 give the same bits every time; None where it does.
-
-    With AVX-512 its macroblock tree reads memory that it has not written, at most widths that 128 does not divide.
-    """
-    return "asm=avx2" if cv2.checkHardwareSupport(_AVX512) else None
+def steady_x264() -> dict[str, str]:
+    """The settings that make x264 give the same bits every time: with AVX-512 its macroblock tree reads memory that it
+    has not written, at many widths."""
+    return {"x264-params": "asm=avx2"} if cv2.checkHardwareSupport(_AVX512) else {}
 
 
 def quantiser_for(crf: int) -> int:
@@ -196,8 +194,8 @@ def quantiser_for(crf: int) -> int:
 def _quality(name: str, own: set[str], options: EncodeOptions, notices: list[str]) -> tuple[dict[str, str], int | None]:
     """Settings for CRF and preset; and the quantiser for encoders with no CRF of their own."""
     settings = _preset(name, own, options.preset, notices)
-    if name == "libx264" and (steady := x264_params()):
-        settings["x264-params"] = steady
+    if name == "libx264":
+        settings |= steady_x264()
     if name == "libx265":
         settings["x265-params"] = "log-level=error"  # it would write to stderr itself
     if name == "libvpx-vp9":

@@ -84,7 +84,7 @@ class VideoSink:
         source = copier.input.streams[self._plan.info.video_index]
         stream = self._track.stream
         tags, whole = live_tags(source.metadata), live_tags(copier.input.metadata)
-        if self._plan.start and {"timecode"} & (tags.keys() | whole.keys()):
+        if self._plan.start and "timecode" in tags | whole:
             for known in (tags, whole):
                 known.pop("timecode", None)
             self.notices.append("timecode left out: it is that of the input's beginning")

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from sdatc_cli.media import quantiser
-from sdatc_cli.media.encoders import x264_params
+from sdatc_cli.media.encoders import steady_x264
 from sdatc_cli.media.headers import PictureHeaders
 
 SCALE = 4
@@ -72,8 +72,8 @@ def compress(
     thousand.
     """
     options = {"crf": str(damage.crf)} if damage.crf is not None else {}
-    if damage.codec == "libx264" and (steady := x264_params()):
-        options["x264-params"] = steady
+    if damage.codec == "libx264":
+        options |= steady_x264()
     if damage.codec == "libx265":
         options["x265-params"] = "log-level=none"
     buffer = BytesIO()
