@@ -185,11 +185,12 @@ class DCM(nn.Module):
         self.conv_last = nn.Conv2d(config.up_dim, 3, 3, padding=1)
         zero_init(self.conv_last)
 
-    def forward(self, x_lq: Tensor, quantiser: Tensor | None = None) -> Tensor:
+    def forward(self, x_lq: Tensor, quantiser: Tensor | None = None, mirror: bool = True) -> Tensor:
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
 
-        `quantiser` (N,): the codec's on H.264's scale, 0 to 51, NaN or None where it is not known. With `mirror` the
-        detail is the mean of what is made of the frames and of their mirror images.
+        `quantiser` (N,): the codec's on H.264's scale, 0 to 51, NaN or None where it is not known. Where the
+        config says `mirror` the detail is the mean of what is made of the frames and of their mirror images, unless this
+        does not: that takes half the time, and is what training sees.
         """
         bicubic = self._bicubic(x_lq)
         if not self.config.enabled:
@@ -197,14 +198,9 @@ class DCM(nn.Module):
         if quantiser is None:
             quantiser = x_lq.new_full(x_lq.shape[:1], torch.nan)
         detail = self._detail(x_lq, quantiser)
-        if self.config.mirror:
+        if self.config.mirror and mirror:
             detail = (detail + self._detail(x_lq.flip(-1), quantiser).flip(-1)) / 2
         return bicubic + detail.to(bicubic.dtype)
-
-    def once(self, x_lq: Tensor, quantiser: Tensor) -> Tensor:
-        """As `forward`, without mirror images: what training sees."""
-        bicubic = self._bicubic(x_lq)
-        return bicubic + self._detail(x_lq, quantiser).to(bicubic.dtype) if self.config.enabled else bicubic
 
     def _bicubic(self, x_lq: Tensor) -> Tensor:
         """In the format of x_LQ: weights in half precision round the detail, not the picture."""

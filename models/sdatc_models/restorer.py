@@ -38,11 +38,13 @@ class RestoreOptions:
     """How to restore. `guidance` None takes the model's tuned s; `tile` is the edge of a tile in LR pixels.
 
     `detail` scales what the networks add to a bicubic enlargement: 0 leaves none of it, above 1 is sharper than made.
+    `mirror`: whether a DCM that means over mirror images does; without, it takes half the time.
     `quantiser`: how coarsely the codec rounded the video, on H.264's scale from 0 to 51; None when it is not known.
     """
 
     steps: int = 50
     solver: Literal["ddpm", "dpmpp"] = "ddpm"
+    mirror: bool = True
     fidelity: float = 0.75
     detail: float = 1.0
     guidance: float | None = None
@@ -155,7 +157,7 @@ class Restorer(nn.Module):
         """x_HR (N, 3, 4h, 4w) of x_LQ."""
 
         def run(x_lq: Tensor) -> Tensor:
-            return self.dcm(x_lq, self._told(x_lq, options))
+            return self.dcm(x_lq, self._told(x_lq, options), options.mirror)
 
         return tiled(run, [x_lq], [1], self.scale, options.tile)
 

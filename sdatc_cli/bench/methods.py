@@ -34,7 +34,12 @@ SWITCHES = {
     "prompt": ("none", "prompt", "softmax", "pcam"),
     "quantiser": ("on", "off"),
 }
-CHOICES = {"solver": ("ddpm", "dpmpp"), "flow": ("dis", "raft", "none"), "color": ("adain", "wavelet", "none")}
+CHOICES = {
+    "solver": ("ddpm", "dpmpp"),
+    "mirror": ("on", "off"),
+    "flow": ("dis", "raft", "none"),
+    "color": ("adain", "wavelet", "none"),
+}
 RANGES = {  # as commands/upscale.py has them; whole numbers where they are written so
     "steps": (1, 1000),
     "fidelity": (0.0, 1.0),
@@ -281,7 +286,9 @@ def parse_options(name: str, settings: dict[str, str]) -> "RestoreOptions":
         value: Any = text
         if key in CHOICES:
             one_of(f"method {short(name)}: {key}", text, CHOICES[key])
-            if key == "flow":
+            if key == "mirror":
+                value = text == "on"
+            elif key == "flow":
                 flow(f"method {short(name)}: {key}", text)
         else:
             least, most = RANGES[key]

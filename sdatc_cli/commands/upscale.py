@@ -15,8 +15,9 @@ def upscale(
     overwrite: option.Overwrite = False,
     scale: option.Scale = 4,
     model: option.Model = "lite",
-    steps: option.Steps = 50,
-    solver: option.Solver = "ddpm",
+    fast: option.Fast = False,
+    steps: option.Steps = None,
+    solver: option.Solver = None,
     fidelity: option.Fidelity = 0.75,
     detail: option.Detail = 1.0,
     quantiser: option.Quantiser = "auto",
@@ -49,6 +50,8 @@ def upscale(
 ) -> None:
     """Restores compressed, low-resolution video and makes it up to four times larger."""
     settings.one_of("--scale", scale, (2, 3, 4))
+    usual_steps, usual_solver = (10, "dpmpp") if fast else (50, "ddpm")
+    steps, solver = usual_steps if steps is None else steps, solver or usual_solver
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--detail", detail, 0, 2)
@@ -61,7 +64,7 @@ def upscale(
     begin, length = settings.seconds("--start", start), settings.seconds("--duration", duration)
     settings.positive("--duration", length)
     previews = settings.moments("--preview", preview)
-    network = (steps, solver, fidelity, detail, guidance, flow, color, seed, settings.tile_edge(tile))
+    network = (steps, solver, not fast, fidelity, detail, guidance, flow, color, seed, settings.tile_edge(tile))
 
     from sdatc_cli.commands.request import Request
     from sdatc_cli.commands.restoring import restore

@@ -1,7 +1,8 @@
 """Three stages that overlap in time: one thread fetches frames, the caller works on them, one thread stores them.
 
 The queues between them are short, so memory does not grow with the length of the video. An error in any stage, or
-Ctrl-C in the caller, stops all three and is raised to the caller once both threads have ended.
+Ctrl-C in the caller, stops all three and is raised to the caller once both threads have ended; what the caller made until
+then is stored first.
 """
 
 import threading
@@ -69,7 +70,8 @@ def run(
     """Drives `work(source)` into `store`. `source` is iterated in one thread, `store` called in another, `work` here.
 
     depth: items each of the two queues may hold. `cancel` makes a `source` that is waiting for something give up; it is
-    called at the end, however that comes. Raises what any stage raised, the first one first.
+    called at the end, however that comes. Raises what any stage raised, the first one first. What `work` gave before it
+    failed, or was interrupted, is stored.
     """
     stop = threading.Event()
     errors: list[BaseException] = []
@@ -102,8 +104,13 @@ def run(
     threads = stage(fetch), stage(keep)
     began = time.perf_counter()
     try:
-        for result in work(_received(fetched, timing)):
-            _timed_put(finished, result, timing)
+        try:
+            for result in work(_received(fetched, timing)):
+                _timed_put(finished, result, timing)
+        except _Stopped:
+            raise
+        except BaseException as error:
+            errors.append(error)  # what was made before is stored all the same
         _timed_put(finished, _END, timing)
         while threads[1].is_alive():
             threads[1].join(POLL)

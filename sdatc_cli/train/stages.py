@@ -55,7 +55,7 @@ class DCMNet(StageNet):
         super().__init__(restorer, list(restorer.dcm.parameters()))
 
     def forward(self, lq: Tensor, quantiser: Tensor) -> Tensor:
-        return self.restorer.dcm.once(lq, quantiser)
+        return self.restorer.dcm(lq, quantiser, mirror=False)
 
 
 class DiffusionNet(StageNet):
@@ -77,8 +77,7 @@ class DiffusionNet(StageNet):
     def forward(self, lq: Tensor, hr: Tensor, quantiser: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """LQ and HR frames (B, 3, ...), quantisers (B,) -> raw output, its target, the decoded x_0 estimate, x_HR."""
         restorer, schedule = self.restorer, self.restorer.schedule
-        enlarge = restorer.dcm if restorer.config.unet.prediction == "residual" else restorer.dcm.once
-        x_hr = enlarge(lq, quantiser)
+        x_hr = restorer.dcm(lq, quantiser, mirror=restorer.config.unet.prediction == "residual")
         c_hr = restorer.vae.encode(x_hr)
         z_0 = restorer.vae.encode(hr)
         t = torch.randint(schedule.config.start, (lq.shape[0],), device=lq.device)

@@ -15,6 +15,7 @@ OPTIONS = [
     "--output",
     "--scale",
     "--model",
+    "--fast",
     "--steps",
     "--solver",
     "--fidelity",

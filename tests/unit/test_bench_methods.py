@@ -40,6 +40,7 @@ def test_interpolation_is_pillows() -> None:
         ("sdatc:seed=-1", "seed -1: choose"),
         ("sdatc:tile=1", "tile 1: choose a number from 32"),
         ("sdatc:solver=foo", "solver foo: choose ddpm or dpmpp"),
+        ("sdatc:mirror=no", "mirror no: choose on or off"),
         ("sdatc:flow=foo", "flow foo: choose dis, raft or none"),
         ("sdatc:color=foo", "color foo: choose"),
         ("sdatc:stam=no", "stam=no: choose on or off"),
@@ -52,11 +53,12 @@ def test_bad_methods_are_told(text: str, told: str) -> None:
 
 
 def test_sdatc_settings_reach_the_network(tiny_models: dict[str, Path]) -> None:
-    text = "sdatc:steps=2:solver=dpmpp:fidelity=0:detail=1.5:color=none"
+    text = "sdatc:steps=2:solver=dpmpp:mirror=off:fidelity=0:detail=1.5:color=none"
     method = methods.make(text, str(tiny_models["still"]), "cpu", "fp32")
     assert {
         "steps": 2,
         "solver": "dpmpp",
+        "mirror": False,
         "fidelity": 0.0,
         "detail": 1.5,
         "color": "none",

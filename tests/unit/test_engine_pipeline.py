@@ -71,6 +71,36 @@ def test_an_error_in_any_stage_reaches_the_caller_and_ends_the_threads(place):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("error", [ValueError("spoilt"), KeyboardInterrupt()])
+def test_what_was_made_before_an_error_is_stored(error):
+    stored = []
+
+    def work(items):
+        yield from itertools.islice(items, 4)
+        raise error
+
+    def store(item):
+        time.sleep(0.01)
+        stored.append(item)
+
+    with pytest.raises(type(error)):
+        run(range(100), work, store)
+    assert stored == [0, 1, 2, 3]
+
+
+def test_the_first_of_two_errors_is_raised():
+    def store(item):
+        time.sleep(0.01)
+        raise OSError
+
+    def work(items):
+        yield next(items)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        run(range(100), work, store)
+
+
 def test_ctrl_c_in_the_work_ends_the_threads():
     before = threading.active_count()
 
