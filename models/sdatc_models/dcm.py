@@ -189,8 +189,8 @@ class DCM(nn.Module):
         """x_LQ (N, 3, h, w) RGB in [0, 1] -> x_HR (N, 3, 4h, 4w), not clamped, in the number format of x_LQ.
 
         `quantiser` (N,): the codec's on H.264's scale, 0 to 51, NaN or None where it is not known. Where the
-        config says `mirror` the detail is the mean of what is made of the frames and of their mirror images, unless this
-        does not: that takes half the time, and is what training sees.
+        config says so, the detail is the mean of what is made of the frames and of their mirror images; not so without
+        `mirror` here, which takes half the time, and is what training sees.
         """
         bicubic = self._bicubic(x_lq)
         if not self.config.enabled:

@@ -103,22 +103,28 @@ def opened(out: Path | None, resume: bool, overwrite: bool) -> Iterator[Workspac
         with tempfile.TemporaryDirectory(prefix="sdatc-bench-") as folder:
             yield Workspace(Path(folder), kept=False)
         return
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; the report needs a folder")
-    if out.is_dir() and any(out.iterdir()) and not resume:
-        if not overwrite:
-            raise OutputError(f"report folder {out} is not empty; use --resume to go on with it, or -y to start again")
-        if (out / "units").is_dir():  # else it is no report folder, and nothing in it is ours to remove
-            for name in ("units", "raw", "pictures", "frames"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in ("report.json", "report.html"):
-                (out / name).unlink(missing_ok=True)
     try:
+        _clear(out, resume, overwrite)
         out.mkdir(parents=True, exist_ok=True)
         (out / "units").mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"report folder {out} cannot be written: {error.strerror or error}") from error
     yield Workspace(out, kept=True)
+
+
+def _clear(out: Path, resume: bool, overwrite: bool) -> None:
+    """Removes an earlier report that may be overwritten. OutputError where there is something that may not; OSError."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; the report needs a folder")
+    if not out.is_dir() or resume or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(f"report folder {out} is not empty; use --resume to go on with it, or -y to start again")
+    if (out / "units").is_dir():  # else it is no report folder, and nothing in it is ours to remove
+        for name in ("units", "raw", "pictures", "frames"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in ("report.json", "report.html"):
+            (out / name).unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -56,7 +56,7 @@ def devices() -> list[dict[str, Any]]:
     """Every device torch can use, with its memory in bytes and the number formats it computes in."""
     import torch
 
-    from sdatc_cli.engine.device import card_computes_bf16
+    from sdatc_cli.engine.device import DTYPES, card_computes_bf16, imitated
     from sdatc_cli.engine.memory import free_bytes
 
     found: list[dict[str, Any]] = [
@@ -64,7 +64,7 @@ def devices() -> list[dict[str, Any]]:
             "name": "cpu",
             "what": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
             "free_bytes": free_bytes(torch.device("cpu")),
-            "dtypes": ["fp32", "bf16", "fp16"],
+            "dtypes": [name for name, dtype in DTYPES.items() if not imitated(dtype, torch.device("cpu"))],
         }
     ]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -65,10 +65,10 @@ def _complain(source: Path, moment: float, terminal: output.Terminal, fatal: boo
 
 def _prepare(folder: Path, paths: list[Path], source: Path, overwrite: bool) -> None:
     """Makes the folder. OutputError when that fails or a still is there already and may not be replaced."""
-    if folder.is_dir():
-        for path in paths:
-            check_target(path, source, overwrite)
     try:
+        if folder.is_dir():
+            for path in paths:
+                check_target(path, source, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{show(folder)}: cannot be made ({one_line(error)})") from error

@@ -42,7 +42,7 @@ class Workshop:
         self._open = ExitStack()
         self._devices = pick_devices(request.device) if request.engine == "local" else []  # a cluster picks its own
         if self._devices:
-            self._dtype = pick_dtype(request.dtype, self._devices[0])
+            self._dtype = pick_dtype(request.dtype, *self._devices)
             self.how = {"device": ",".join(map(str, self._devices)), "dtype": dtype_name(self._dtype)}
 
     @cached_property
@@ -81,10 +81,13 @@ class Workshop:
     ) -> "Job":
         """One output of the request, a `folder` of frames whatever its name ends in; the terminal hears where its
         codec's word was not taken. ModelError."""
+        from sdatc_cli.engine.device import imitated
         from sdatc_cli.engine.job import Job
         from sdatc_models.restorer import RestoreOptions
 
         r = self.request
+        if self._devices and imitated(self._dtype, self._devices[0]):
+            terminal.notice(f"this CPU only imitates {r.dtype}, which can take many times as long as --dtype fp32")
         restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
         encode = replace(r.encode, frame_rate=info.frame_rate) if info.kind == "frames" else r.encode

@@ -8,6 +8,7 @@ from sdatc_cli.errors import DeviceError, UsageError
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INSTRUCTIONS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}  # of x86 CPUs
 
 
 def pick_device(name: str) -> torch.device:
@@ -45,21 +46,22 @@ def pick_devices(names: str) -> list[torch.device]:
     return devices
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of the networks.
+def pick_dtype(name: str, *devices: torch.device) -> torch.dtype:
+    """The number format of the networks on devices of one kind, at least one.
 
-    auto is bf16 where the device computes in it (CUDA cards, x86 CPUs with AVX512-BF16 or AMX), else fp16 on CUDA and
-    fp32 elsewhere.
+    auto is bf16 where all of them compute in it (CUDA cards, x86 CPUs with AVX512-BF16 or AMX), else fp16 on CUDA and
+    fp32 elsewhere. UsageError for another name.
     """
     if name not in get_args(DtypeName):
         raise UsageError(f"--dtype {name}: choose auto, fp32, bf16 or fp16")
     if name != "auto":
         return DTYPES[name]
-    if device.type == "cpu":
-        return torch.bfloat16 if cpu_computes_bf16() else torch.float32
-    if device.type != "cuda":
+    kind = devices[0].type
+    if kind == "cpu":
+        return torch.bfloat16 if _has_instructions(torch.bfloat16) else torch.float32
+    if kind != "cuda":
         return torch.float32
-    return torch.bfloat16 if card_computes_bf16(device) else torch.float16
+    return torch.bfloat16 if all(map(card_computes_bf16, devices)) else torch.float16
 
 
 def card_computes_bf16(device: torch.device) -> bool:
@@ -68,10 +70,16 @@ def card_computes_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU has instructions for bf16; PyTorch would take longer to imitate them than fp32 takes."""
+def imitated(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether PyTorch only imitates a number format on this CPU, slower than fp32, by ten times and more on some."""
+    x86 = torch.cpu.get_capabilities().get("architecture") == "x86_64"  # elsewhere we do not know
+    return device.type == "cpu" and x86 and not _has_instructions(dtype)
+
+
+def _has_instructions(dtype: torch.dtype) -> bool:
+    """Whether this CPU, if it is an x86, computes in a number format."""
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return dtype not in INSTRUCTIONS or any(able.get(name) for name in INSTRUCTIONS[dtype])
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,8 +1,8 @@
 """Three stages that overlap in time: one thread fetches frames, the caller works on them, one thread stores them.
 
 The queues between them are short, so memory does not grow with the length of the video. An error in any stage, or
-Ctrl-C in the caller, stops all three and is raised to the caller once both threads have ended; what the caller made until
-then is stored first.
+Ctrl-C in the caller, stops all three and is raised to the caller once both threads have ended. What the caller made
+until then is stored first.
 """
 
 import threading

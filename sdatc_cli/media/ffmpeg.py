@@ -1,5 +1,6 @@
 """The ffmpeg program: where it is, and running it fed with frames."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -44,11 +45,13 @@ def feed(command: Sequence[str], images: Iterable[np.ndarray]) -> int:
         assert process.stdin is not None
         try:
             for image in images:
-                process.stdin.write(np.ascontiguousarray(image).data)
+                try:
+                    process.stdin.write(np.ascontiguousarray(image).data)
+                except BrokenPipeError:
+                    break  # it ended early; its exit status tells
                 count += 1
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early; its exit status tells
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         except BaseException:
             process.kill()
             process.wait()

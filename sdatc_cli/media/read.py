@@ -21,11 +21,13 @@ from sdatc_cli.media.color import Converter, is_rgb, resolve
 from sdatc_cli.media.container import MAX_PIXELS, demux, late_streams, one_line, open_input, pass_over_others, show
 from sdatc_cli.media.damage import DamageLog, missing_bytes
 from sdatc_cli.media.deinterlace import Deinterlacer
+from sdatc_cli.media.frame_times import FrameTimes
 from sdatc_cli.media.images import in_depth, read_picture
 from sdatc_cli.media.info import UNTAGGED, MediaInfo, PictureTags
 
 _LONGEST_GOP = 600  # packets held back while skipping to `start`; longer ones are decoded instead
 _NO_INDEX = {"mpegts", "mpeg"}  # containers in which one lands anywhere, not at a keyframe
+_STANDS = 0.1  # seconds without a picture at the beginning of a part that nobody misses
 _EARLY = 1.0  # seconds to look for a keyframe there: more than the packets' reordering
 _MOST_READ_ERRORS = 200  # in a row; then the rest of the file is given up
 END = -1  # stands for the number of a packet, see Care
@@ -93,6 +95,7 @@ class Decoded:
 class FrameReader:
     """Iterates over the frames of an input from `start` on for `duration` seconds (both from the input's first time).
 
+    A picture that stands since before `start` comes first, at that time, where the next comes much later.
     A context manager. What cannot be decoded is left out or concealed, and told in `damage` at the end of iteration.
     Iterating raises InputError only where nothing at all can be read. A still image ignores `start` and `duration`; a
     folder counts 25 frames a second.
@@ -196,6 +199,9 @@ class FrameReader:
         first = round((info.start_time + self._start) / base) if self._start and place is None else None
         end = None if self._end is None else round((info.start_time + self._end) / base)
         index = None
+        before: VideoFrame | None = None  # the picture shown when the part begins, while the next is not there
+        over = 0  # when it ends if none follows
+        missed = min(source.step, _STANDS / base)  # how long it must be there not to be passed over
         for frame, pts in source.frames(first):
             if index is None and place is not None:
                 if pts < (place.pts or 0):
@@ -206,16 +212,22 @@ class FrameReader:
             if index is None:
                 index = source.rank(pts) if first is not None else 0
             if first is not None and pts < first:
+                before, over = frame, pts + max(frame.duration, source.step)
                 index += 1
                 continue
+            if before is not None and first is not None and pts - first > missed:
+                yield _standing(before, first, pts if end is None else min(pts, end), base, index - 1, converter, info)
+            before = None
             if end is not None and pts >= end:
                 source.complete = False
                 return
             if (frame.width, frame.height) != (info.width, info.height):
                 self._log.add(f"frames of another size, brought to {info.width}x{info.height}", source.seconds(pts))
-            convert = partial(_converted, frame, pts, base, index, converter, info)
+            convert = partial(_converted, frame, pts, base, index, converter, info, max(frame.duration, 0))
             yield Decoded(index, pts, base, frame.key_frame, frame, convert)
             index += 1
+        if before is not None and first is not None and index is not None and over - first > missed / 2:
+            yield _standing(before, first, over if end is None else min(over, end), base, index - 1, converter, info)
 
     def _report(self, source: "_Source") -> None:
         self.damage = self._log.lines()
@@ -238,9 +250,19 @@ def _itself(frame: Frame) -> Frame:
     return frame
 
 
-def _converted(frame: VideoFrame, pts: int, base: Fraction, index: int, converter: Converter, info: MediaInfo) -> Frame:
+def _converted(
+    frame: VideoFrame, pts: int, base: Fraction, index: int, converter: Converter, info: MediaInfo, duration: int
+) -> Frame:
     image = converter.to_rgb(frame, info.width, info.height, deep=info.bit_depth > 8)
-    return Frame(image, pts, base, index, duration=max(frame.duration, 0))
+    return Frame(image, pts, base, index, duration=duration)
+
+
+def _standing(
+    frame: VideoFrame, pts: int, stop: int, base: Fraction, index: int, converter: Converter, info: MediaInfo
+) -> Decoded:
+    """A picture from `pts`, later than its own, to `stop`. Decoding cannot begin with it, for it lies elsewhere."""
+    convert = partial(_converted, frame, pts, base, index, converter, info, stop - pts)
+    return Decoded(index, pts, base, False, frame, convert)
 
 
 class _Source:
@@ -259,7 +281,7 @@ class _Source:
         self._unstamped = False
         self._seen: list[int] = []  # timestamps of packets, kept until the first frame is out
         rate = info.frame_rate or Fraction(25)
-        self._step = max(round(1 / rate / self.time_base), 1)
+        self.step = max(round(1 / rate / self.time_base), 1)  # from one frame to the next, usually
 
     def seconds(self, pts: int | None) -> float | None:
         """A timestamp as seconds from the start of the input."""
@@ -274,14 +296,14 @@ class _Source:
     def frames(self, first: int | None) -> Iterator[tuple[VideoFrame, int]]:
         """Decoded frames with their timestamps in order; frames long before timestamp `first` may be left out."""
         deinterlacer = Deinterlacer(self._stream) if self._info.interlaced else None
-        clock = _Clock(self._step)
+        times = FrameTimes(self.step)
         for frame in self._decoded(first):
             if deinterlacer is None and frame is not None and frame.interlaced_frame:
                 deinterlacer = Deinterlacer(self._stream)
                 self._log.add("stretch of interlaced video begins: deinterlaced from there", self.seconds(frame.pts))
             for ready in deinterlacer.push(frame) if deinterlacer else [frame]:
                 if ready is not None:
-                    yield ready, clock.time(ready, self._first_dts)
+                    yield ready, times.time(ready, self._first_dts)
         self.complete = True
 
     def _decoded(self, first: int | None) -> Iterator[VideoFrame | None]:
@@ -363,35 +385,3 @@ class _Source:
             yield number, packet
             number += 1
         self._log.add("place from which the rest was left out, for reading it crashed or hung", self.seconds(last))
-
-
-class _Clock:
-    """Chooses each frame's timestamp: its own, or the decoder's clock where the container's are in disorder (AVI)."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-        self._last: int | None = None
-        self._last_pts = self._last_dts = -(1 << 62)
-        self._bad_pts = self._bad_dts = 0
-        self._ahead: int | None = None
-
-    def time(self, frame: VideoFrame, first_dts: int | None) -> int:
-        """Timestamp of the next frame; `first_dts` is when the decoder began, some frames before it gave any."""
-        pts, dts = (value if value is not None and abs(value) < 1 << 60 else None for value in (frame.pts, frame.dts))
-        if dts is not None:
-            self._bad_dts += dts <= self._last_dts
-            self._last_dts = dts
-        if pts is not None:
-            self._bad_pts += pts <= self._last_pts
-            self._last_pts = pts
-        else:
-            self._bad_pts += 1
-        if dts is not None:
-            if self._ahead is None:
-                self._ahead = dts - first_dts if first_dts is not None and pts is None else 0
-            dts -= self._ahead
-        chosen = pts if pts is not None and (dts is None or self._bad_pts <= self._bad_dts) else dts
-        if chosen is None:
-            chosen = 0 if self._last is None else self._last + self._step
-        self._last = chosen
-        return chosen

@@ -181,8 +181,11 @@ def convert(given: Sequence[Path], out: Path, kind: str, start: str | None) -> R
     """
     from sdatc_models import weights
 
-    if out.exists():
-        raise OutputError(f"{out} already exists; choose a new folder")
+    try:
+        if out.exists():
+            raise OutputError(f"{out} already exists; choose a new folder")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror})") from error
     entry, paths = MODELS[kind], []
     try:
         config = weights.read_config(installed.find(start))[0] if start else entry.config()

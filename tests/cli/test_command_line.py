@@ -239,7 +239,7 @@ def test_work_goes_on_when_nobody_takes_what_is_said(make_clip, tmp_path):
         "jobs LONG": 3,
         "train run --stage dcm -i LONG -o run --steps 1": 3,
         "bench --dataset LONG": 3,
-        "bench --dataset . --metrics psnr -o LONG": 3,
+        "bench --dataset . --metrics psnr -o LONG": 6,
         "models verify LONG": 4,
         "models path LONG": 4,
         "doctor --model LONG": 4,

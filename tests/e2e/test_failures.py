@@ -77,6 +77,7 @@ def test_outputs_that_cannot_be(fails, make_clip, tmp_path):
     assert "-y" in fails(OUTPUT, source, tmp_path / "there.mp4")
     fails(OUTPUT, source, tmp_path / "photos", "-y")
     fails(OUTPUT, source, tmp_path / "there.mp4" / "out.mp4")
+    fails(OUTPUT, source, tmp_path / "new.mp4", "--sample", tmp_path / ("n" * 300))
     fails(USAGE, source, tmp_path / "out.png")
 
 

@@ -152,3 +152,27 @@ def test_wishes_that_make_no_sense_together(make_clip, upscale, tmp_path):
         assert (code, said, errors.count("\n")) == (USAGE, "", 1) and sign in errors, (words, errors)
     assert upscale(source, "--sample", source)[0] == OUTPUT
     assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_a_preview_of_a_picture_that_stands(ending, upscale, tmp_path):
+    """The pictures of a GIF stay as long as they like; two processes make the same of it as one."""
+    source = tmp_path / "in.gif"
+    first, *others = [Image.fromarray(image) for image in frames_of(4, 32, 24)]
+    first.save(source, save_all=True, append_images=others, duration=5000)
+    out, other = tmp_path / f"out.{ending}", tmp_path / f"other.{ending}"
+    words = ("--preview", "2,4,18,30", "--json")
+    code, said, _ = upscale(source, "-o", out, *words)
+    results = json.loads(said)["results"]
+    assert code == INPUT and [result.get("frames") for result in results] == [1, 2, 1, None]
+    assert "no frames between" in results[-1]["error"]
+    for start, shown in ((2, [0]), (4, [0, 1]), (18, [0])):
+        path = tmp_path / f"out.preview-{start}.{ending}"
+        with av.open(str(path)) as container:
+            times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+            assert [float(time) for time in times] == shown
+            assert abs(container.duration / 1e6 - 2) < 0.05
+    assert upscale(source, "-o", other, *words, "--device", "cpu,cpu")[0] == INPUT
+    for start in (2, 4, 18):
+        made = [tmp_path / f"{stem}.preview-{start}.{ending}" for stem in ("out", "other")]
+        assert made[0].read_bytes() == made[1].read_bytes()

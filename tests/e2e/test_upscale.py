@@ -55,6 +55,21 @@ def packets(path: Path, kind: str) -> list[tuple[int, bytes, Fraction]]:
         ]
 
 
+@pytest.mark.parametrize(
+    ("words", "steps", "solver", "mirror"),
+    [
+        ((), 50, "ddpm", True),
+        (("--fast",), 10, "dpmpp", False),
+        (("--fast", "--steps", "2", "--solver", "ddpm"), 2, "ddpm", False),
+    ],
+)
+def test_fast_stands_for_settings(words, steps, solver, mirror, make_clip, tiny_models, tmp_path, capfd):
+    source, out = make_clip(frames=1), tmp_path / "out.mkv"
+    assert sdatc("upscale", source, "-o", out, "--model", tiny_models["still"], "--json", *words) == 0
+    restored = json.loads(capfd.readouterr().out)["options"]["restore"]
+    assert (restored["steps"], restored["solver"], restored["mirror"]) == (steps, solver, mirror)
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
 

@@ -1,8 +1,11 @@
 """`sdatc degrade` and what it is made of."""
 
+import itertools
 import json
 import shlex
 import subprocess
+import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -245,3 +248,19 @@ def test_odd_names_reach_ffmpeg(tmp_path):
     for name in ("-o.mp4", "a%03d.mkv", "new\nline.mkv", 'it\'s "q".mkv'):
         degrade(source, tmp_path / name, Recipe())
         assert len(times(tmp_path / name)) == 2
+
+
+def test_whatever_the_frames_raise_ends_the_program() -> None:
+    """A broken pipe too, which is not the one to the program."""
+    reads_all = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+    ends_early = [sys.executable, "-c", "import sys; sys.exit('enough')"]
+
+    def frames(error: type[Exception]) -> Iterator[np.ndarray]:
+        yield np.zeros(1 << 20, np.uint8)
+        raise error
+
+    for error in (BrokenPipeError, ValueError):
+        with pytest.raises(error):
+            program.feed(reads_all, frames(error))
+    with pytest.raises(OutputError, match="enough"):
+        program.feed(ends_early, itertools.repeat(np.zeros(1 << 20, np.uint8)))

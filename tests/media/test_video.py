@@ -219,6 +219,23 @@ def test_a_part_has_the_frames_and_indices_of_the_whole(ending, tmp_path):
         assert reader.damage == []
 
 
+def test_a_part_begins_with_the_picture_that_stands_there(tmp_path):
+    """As in a recorded screen: pictures that stay for seconds."""
+    source = write_video(tmp_path / "in.mkv", footage(5, 64, 64), [0, 3000, 3040, 3080, 6000], Fraction(1, 1000))
+    _, whole, _ = read_all(source)
+    for start, duration, wanted in [
+        (2.0, 0.5, [(0, 2000, 500)]),
+        (2.0, 1.05, [(0, 2000, 1000), (1, 3000, None), (2, 3040, None)]),
+        (2.97, 0.08, [(1, 3000, None), (2, 3040, None)]),  # too near the next to be missed
+        (3.0, 0.04, [(1, 3000, None)]),
+        (5.0, 1.001, [(3, 5000, 1000), (4, 6000, None)]),
+    ]:
+        _, part, _ = read_all(source, start=start, duration=duration)
+        assert [(f.index, f.pts) for f in part] == [place[:2] for place in wanted], (start, duration)
+        assert all(f.duration == place[2] for f, place in zip(part, wanted, strict=True) if place[2] is not None)
+        assert all((f.image == whole[f.index].image).all() for f in part)
+
+
 @pytest.mark.parametrize("how", [["-c:v", "mpeg4", "-bf", "2"], ["-c:v", "libx264", "-bf", "3"], ["-c:v", "mjpeg"]])
 def test_avi_with_reordered_frames_begins_with_its_sound(how, plain, tmp_path, ffmpeg):
     """AVI stores no presentation times; those that FFmpeg invents are up to the reordering late."""

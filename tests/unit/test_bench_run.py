@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sdatc_cli.bench import command, fidelity, inputs, methods, scoring, worker
-from sdatc_cli.bench.workspace import Unit, Workspace, export_png, read_json, write_json
+from sdatc_cli.bench.workspace import Unit, Workspace, export_png, opened, read_json, write_json
 from sdatc_cli.errors import InputError, OutputError, UsageError
 from sdatc_cli.output import Terminal
 from tests.conftest import texture
@@ -289,3 +289,10 @@ def test_names_that_are_not_unicode_are_kept(tmp_path: Path) -> None:
     clip = Path(os.fsdecode(b"\xff")).name
     write_json(tmp_path / "unit.json", {"clip": clip})
     assert read_json(tmp_path / "unit.json") == {"clip": clip}
+
+
+def test_a_report_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("n" * 300, "file", "file/report"):
+        with pytest.raises(OutputError, match="report"), opened(tmp_path / name, resume=False, overwrite=False):
+            pass

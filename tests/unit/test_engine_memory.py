@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdatc_cli.engine import device
 from sdatc_cli.engine.device import pick_device, pick_dtype
 from sdatc_cli.engine.job import Job, pick_tile
 from sdatc_cli.engine.memory import (
@@ -178,6 +179,27 @@ def test_the_cpu_works_in_bf16_where_it_has_instructions_for_it():
     flags = Path("/proc/cpuinfo").read_text().split()
     able = "avx512_bf16" in flags or "amx_bf16" in flags
     assert pick_dtype("auto", pick_device("cpu")) == (torch.bfloat16 if able else torch.float32)
+
+
+def test_several_cards_work_in_what_all_of_them_have(monkeypatch):
+    monkeypatch.setattr(device, "card_computes_bf16", lambda card: card.index != 1)
+    cards = [torch.device("cuda", index) for index in range(3)]
+    assert pick_dtype("auto", *cards) == pick_dtype("auto", cards[1]) == torch.float16
+    assert pick_dtype("auto", cards[0], cards[2]) == torch.bfloat16
+    assert pick_dtype("bf16", *cards) == torch.bfloat16
+
+
+def test_formats_that_a_cpu_only_imitates(monkeypatch):
+    cpu = torch.device("cpu")
+    able = {"architecture": "x86_64", "avx512_bf16": True, "avx512_fp16": False, "amx_fp16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    formats = [torch.float32, torch.bfloat16, torch.float16]
+    assert [device.imitated(dtype, cpu) for dtype in formats] == [False, False, True]
+    assert not device.imitated(torch.float16, torch.device("cuda", 0))
+    able |= {"avx512_bf16": False, "amx_bf16": False}
+    assert [device.imitated(dtype, cpu) for dtype in formats] == [False, True, True]
+    able["architecture"] = "aarch64"  # whose instructions have other names
+    assert not any(device.imitated(dtype, cpu) for dtype in formats)
 
 
 def test_the_cpu_works_in_the_format_it_is_told():

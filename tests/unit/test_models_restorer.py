@@ -131,6 +131,15 @@ def test_the_same_call_gives_the_same_bits(restorer: Restorer, solver) -> None:
     assert not torch.equal(restorer.restore(clip, [8, 9, 10], options), first)
 
 
+def test_mirror_images_can_be_left_out(restorer: Restorer) -> None:
+    """As a model does that makes none."""
+    clip, config = pan(2, 16, 24), tiny()
+    assert config.dcm.mirror
+    plain = lively(replace(config, dcm=replace(config.dcm, mirror=False))).restore(clip, [0, 1], QUICK)
+    assert torch.equal(restorer.restore(clip, [0, 1], replace(QUICK, mirror=False)), plain)
+    assert not torch.equal(restorer.restore(clip, [0, 1], QUICK), plain)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 @pytest.mark.parametrize("solver", ["ddpm", "dpmpp"])
 def test_any_number_of_steps(restorer: Restorer, solver, steps: int) -> None:

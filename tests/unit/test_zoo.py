@@ -193,6 +193,7 @@ def test_convert_reports_every_tensor(mirror: Path, tmp_path: Path, capsys: pyte
     assert not kept & {"unet.backbone", "unet.control", "unet.context", "vae.encoder", "vae.decoder"}
     assert (out / "README.md").is_file() and not list(tmp_path.glob(".*"))
     assert "already exists" in refusal(capsys, 6, *words[1:])
+    assert "cannot be made" in refusal(capsys, 6, *words[1:-1], tmp_path / ("n" * 300))
 
     second = tmp_path / "second"
     (tmp_path / "empty").mkdir()
