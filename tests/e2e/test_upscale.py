@@ -11,9 +11,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdatc_cli.app import run
+from sdatc_cli.engine import device
 from sdatc_cli.media.evidence import evidence
 from sdatc_cli.media.probe import probe
 from tests.conftest import frames_of, texture, write_clip
@@ -68,6 +70,14 @@ def test_fast_stands_for_settings(words, steps, solver, mirror, make_clip, tiny_
     assert sdatc("upscale", source, "-o", out, "--model", tiny_models["still"], "--json", *words) == 0
     restored = json.loads(capfd.readouterr().out)["options"]["restore"]
     assert (restored["steps"], restored["solver"], restored["mirror"]) == (steps, solver, mirror)
+
+
+def test_a_format_that_the_cpu_only_imitates_is_told(make_clip, tiny_models, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(device, "imitated", lambda dtype, where: dtype == torch.float16)
+    source, words = make_clip(frames=1), ("--model", tiny_models["still"], *FAST, "--device", "cpu", "-y")
+    for dtype in ("fp32", "fp16"):
+        assert sdatc("upscale", source, "-o", tmp_path / "out.mkv", *words, "--dtype", dtype) == 0
+        assert ("note: this CPU only imitates fp16" in capfd.readouterr().err) == (dtype == "fp16")
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
