@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Generator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             patch.setattr(torch.cuda, "is_available", lambda: False)
             patch.setattr(torch.backends.mps, "is_available", lambda: False)
         return (yield)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """What `condition` gives as soon as it is true; AssertionError when it is not in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s for {what}")
 
 
 @pytest.fixture(scope="session")

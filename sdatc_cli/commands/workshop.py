@@ -87,7 +87,7 @@ class Workshop:
 
         r = self.request
         if self._devices and imitated(self._dtype, self._devices[0]):
-            terminal.notice(f"this CPU only imitates {r.dtype}, which can take many times as long as --dtype fp32")
+            terminal.notice(f"this CPU only imitates {r.dtype}, which takes longer than --dtype fp32")
         restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
         encode = replace(r.encode, frame_rate=info.frame_rate) if info.kind == "frames" else r.encode

@@ -71,7 +71,7 @@ def card_computes_bf16(device: torch.device) -> bool:
 
 
 def imitated(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether PyTorch only imitates a number format on this CPU, slower than fp32, by ten times and more on some."""
+    """Whether PyTorch only imitates a number format on this CPU, which takes longer than fp32."""
     x86 = torch.cpu.get_capabilities().get("architecture") == "x86_64"  # elsewhere we do not know
     return device.type == "cpu" and x86 and not _has_instructions(dtype)
 

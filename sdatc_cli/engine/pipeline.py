@@ -77,20 +77,6 @@ def run(
     errors: list[BaseException] = []
     fetched, finished = _Line(depth, stop), _Line(depth, stop)
 
-    def stage(task: Callable[[], None]) -> threading.Thread:
-        def guarded() -> None:
-            try:
-                task()
-            except _Stopped:
-                pass
-            except BaseException as error:
-                errors.append(error)
-                stop.set()
-
-        thread = threading.Thread(target=guarded, daemon=True)
-        thread.start()
-        return thread
-
     def fetch() -> None:
         for item in source:
             fetched.put(item)
@@ -101,7 +87,7 @@ def run(
             store(item)
 
     timing = Timing()
-    threads = stage(fetch), stage(keep)
+    threads = [_stage(task, errors, stop) for task in (fetch, keep)]
     began = time.perf_counter()
     try:
         try:
@@ -125,6 +111,23 @@ def run(
         raise errors[0]
     timing.total = time.perf_counter() - began
     return timing
+
+
+def _stage(task: Callable[[], None], errors: list[BaseException], stop: threading.Event) -> threading.Thread:
+    """Runs `task` in a thread; what it raises goes to `errors` and stops the run."""
+
+    def guarded() -> None:
+        try:
+            task()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    return thread
 
 
 def _received(line: _Line, timing: Timing) -> Iterator[Any]:

@@ -95,10 +95,10 @@ class Decoded:
 class FrameReader:
     """Iterates over the frames of an input from `start` on for `duration` seconds (both from the input's first time).
 
-    A picture that stands since before `start` comes first, at that time, where the next comes much later.
     A context manager. What cannot be decoded is left out or concealed, and told in `damage` at the end of iteration.
     Iterating raises InputError only where nothing at all can be read. A still image ignores `start` and `duration`; a
-    folder counts 25 frames a second.
+    folder counts 25 frames a second. A picture that stands since before `start` comes first, at that time, where the
+    next comes much later.
     """
 
     def __init__(

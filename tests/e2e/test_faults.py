@@ -12,8 +12,8 @@ import torch
 
 from sdatc_cli.engine import journal
 from sdatc_cli.media import isolated
-from tests.conftest import write_clip
-from tests.e2e.failing import SHORT, await_that
+from tests.conftest import wait_for, write_clip
+from tests.e2e.failing import SHORT
 
 FRAMES = 20
 OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
@@ -125,7 +125,7 @@ def test_the_allocator_fails_for_good(short_stretches, whole, sdatc, source, tmp
 
     def restore(self, clip, frames, options):
         if frames[0] >= 12:
-            await_that(lambda: any(work.frames for work in journal.unfinished(tmp_path)))
+            wait_for(lambda: any(work.frames for work in journal.unfinished(tmp_path)), "the first stretch")
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, clip, frames, options)
 
