@@ -58,7 +58,8 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B * windows, window**2, C), mask (windows, window**2, window**2) or None -> the shape of x."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        bias = self.relative_bias[self.offset_index].permute(2, 0, 1)[None]
+        # Contiguous: a card's fast kernels refuse any other bias, and PyTorch then takes its slow one without a word.
+        bias = self.relative_bias[self.offset_index].permute(2, 0, 1)[None].contiguous()
         if mask is not None:
             # In the format of q before it is repeated: half the memory where that is bf16.
             bias = (bias + mask[:, None]).to(q.dtype).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
@@ -114,7 +115,7 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """x (N, C, H, W), code (N, 3) of `quantiser_code` -> the shape of x."""
         scale, shift = self.terms(code)[..., None, None].chunk(2, 1)
-        return x * (1 + scale) + shift
+        return torch.addcmul(shift, x, 1 + scale)  # one pass over memory; a product and a sum take two
 
 
 class ConvPair(nn.Module):
@@ -131,7 +132,7 @@ class ConvPair(nn.Module):
         y = self.conv1(x)
         if self.modulation is not None:
             y = self.modulation(y, code)
-        return x + self.conv2(F.leaky_relu(y, 0.1))
+        return x + self.conv2(F.leaky_relu(y, 0.1, inplace=True))
 
 
 class RSTB(nn.Module):
@@ -220,4 +221,4 @@ class DCM(nn.Module):
         fine = self.up(self.conv_up(body))
         if self.modulation is not None:
             fine = self.modulation(fine, code)
-        return self.conv_last(F.leaky_relu(fine, 0.1))[..., :height, :width]
+        return self.conv_last(F.leaky_relu(fine, 0.1, inplace=True))[..., :height, :width]

@@ -1,5 +1,7 @@
 """Small helpers on layers that several networks share."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
         own = bias if bias is None or len(bias) == 1 else bias[part]
         parts.append(F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=own))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def unrounded(device: torch.device) -> AbstractContextManager:
+    """A context that autocast does not reach, on devices that have it."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def zero_init(*layers: nn.Module) -> None:

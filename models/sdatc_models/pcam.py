@@ -20,6 +20,11 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def unit(x: Tensor) -> Tensor:
+    """x divided by its length along the last axis; nothing stays nothing in half precision too, in which 1e-12 is 0."""
+    return F.normalize(x, dim=-1, eps=1e-6)
+
+
 class ChannelAttention(nn.Module):
     """Restormer's MDTA (Zamir et al., 2022): attention between channels, so its cost is linear in pixels."""
 
@@ -34,7 +39,7 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height = x.shape[2]
         q, k, v = rearrange(self.local(self.qkv(x)), "n (three a c) h w -> three n a c (h w)", three=3, a=self.heads)
-        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature).softmax(-1)
+        weights = (unit(q) @ unit(k).mT * self.temperature).softmax(-1)
         return self.project(rearrange(weights @ v, "n a c (h w) -> n (a c) h w", h=height))
 
 

@@ -5,7 +5,9 @@ A fast card is through the small kernels of a UNet before Python has started the
 
 import warnings
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +35,22 @@ class Recordings:
     """Runs one network on CUDA tensors by recordings, which give the same numbers; as it is on a CPU, outside of
     inference mode (training computes in other formats and on tensors of another kind), and where `on` is False.
 
-    They are kept for one size of pictures at a time: they hold memory, and all tiles of a film have one size. Where
-    recording fails, or what it recorded gives other numbers, that size is done without, and a warning says so.
+    They are kept for one size of pictures at a time: they hold memory, and all tiles of a film have one size. They
+    share it, for one is played at a time, and what it gives is copied. Where there is no memory for a recording, it is
+    done without; where one fails otherwise, or gives other numbers, without any from then on. A warning says so.
     """
 
     def __init__(self) -> None:
         self.on = True
         self._size: Hashable = None
         self._kept: dict[Hashable, Recording | None] = {}
+        self._pool: Any = None  # PyTorch's handle of the memory that they share
+        self._beside: dict[torch.device, torch.cuda.Stream] = {}  # streams to record on: each takes memory, once made
 
     def clear(self) -> None:
         """Gives back the memory that recordings hold."""
         self._kept.clear()
+        self._pool = None
 
     def run(self, network: nn.Module, *inputs: Tensor) -> Tensor:
         """`network` of tensors on one device, the first of them (N, C, H, W)."""
@@ -58,47 +64,63 @@ class Recordings:
         key = tuple((x.shape, x.dtype) for x in inputs)
         with torch.cuda.device(inputs[0].device):
             if key not in self._kept:
-                other = next((kept for kept in self._kept.values() if kept is not None), None)
-                self._kept[key] = _trusted(network, inputs, other)
+                self._kept[key] = self._trusted(network, inputs)
             # The first pass is played as later ones are: its numbers shall not depend on where a run began.
             recording = self._kept[key]
             return network(*inputs) if recording is None else recording.play(inputs)
 
+    def _trusted(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> Recording | None:
+        """A recording that gives what `network` gives of `inputs`, or None after a warning."""
+        expected = network(*inputs)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        if expected.device not in self._beside:
+            self._beside[expected.device] = torch.cuda.Stream(expected.device)
+        try:
+            recording = record(network, inputs, self._pool, self._beside[expected.device])
+            if torch.allclose(recording.play(inputs), expected, rtol=0.01, atol=0.01 * float(expected.abs().max())):
+                return recording
+            self.on, reason = False, "it gives other numbers"
+        except torch.OutOfMemoryError as error:  # smaller pictures may find enough
+            reason = str(error).partition("\n")[0]
+        except RuntimeError as error:
+            self.on, reason = False, str(error).partition("\n")[0]
+        if not self.on:
+            self.clear()
+        warnings.warn(f"this card does without CUDA graphs, more slowly: {reason}", stacklevel=3)
+        return None
 
-def _trusted(network: nn.Module, inputs: tuple[Tensor, ...], other: Recording | None) -> Recording | None:
-    """A recording that gives what `network` gives of `inputs`, or None after a warning. `other` as in `record`."""
-    expected = network(*inputs)
-    try:
-        recording = record(network, inputs, other)
-        if torch.allclose(recording.play(inputs), expected, rtol=0.01, atol=0.01 * float(expected.abs().max())):
-            return recording
-        reason = "it gives other numbers"
-    except RuntimeError as error:  # no memory for it, too
-        reason = str(error).partition("\n")[0]
-    warnings.warn(f"this card does without CUDA graphs, more slowly: {reason}", stacklevel=3)
-    return None
 
+def record(network: nn.Module, inputs: tuple[Tensor, ...], pool: Any, beside: "torch.cuda.Stream") -> Recording:
+    """The kernels of `network` for CUDA tensors like `inputs`, which work in the memory of `pool`.
 
-def record(network: nn.Module, inputs: tuple[Tensor, ...], other: Recording | None) -> Recording:
-    """The kernels of `network` for CUDA tensors like `inputs`. RuntimeError where they cannot be recorded.
-
-    It works in the memory of the `other` recordings, if there are any: one is played at a time, and what it gives is
-    copied.
+    RuntimeError where they cannot be recorded on the stream `beside`.
     """
-    own = tuple(x.clone() for x in inputs)
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
+    # Of other values, so that what it plays of `inputs` cannot be right unless it was computed.
+    own = tuple(torch.zeros_like(x) for x in inputs)
+    caller = torch.cuda.current_stream()
+    torch.cuda.empty_cache()  # the stream beside has a cache of its own
+    beside.wait_stream(caller)
     with torch.cuda.stream(beside):
         for _ in range(WARM_UP):
             network(*own)
-    torch.cuda.current_stream().wait_stream(beside)
+    caller.wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    pool = None if other is None else other.graph.pool()
-    caller = torch.cuda.current_stream()
     try:
         # Other threads may use the card meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
             output = network(*own)
+    except RuntimeError:
+        _end(pool, beside.device_index)
+        raise
     finally:
         torch.cuda.set_stream(caller)  # where a recording fails, torch leaves its own stream current
     return Recording(graph, own, output)
+
+
+def _end(pool: Any, device: int) -> None:
+    """Ends what failed where PyTorch has not, whose allocator would take it for underway ever after (its issue 180395).
+    Where PyTorch has, it says so by an error."""
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)

@@ -111,7 +111,9 @@ class Restorer(nn.Module):
         clip = sent(clip, self.device)
         plain = enlarge(clip, (height * self.scale, width * self.scale))
         image = plain + options.detail * amplify(image - plain, self.config.detail, self._told(clip, options))
-        return correct(image, clip, options.color).clamp(0, 1)
+        image = correct(image, clip, options.color)
+        # What is infinite becomes NaN, as what no number is: clamped, it would pass for white or black.
+        return image.clamp(0, 1).where(image.isfinite(), math.nan)
 
     def forget(self) -> None:
         """Drops what was made of the last frames, which `restore` would use again. For when weights change."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .cfw import CFW
 from .config import PCAMConfig, VAEConfig
-from .layers import sublayers, zero_init
+from .layers import sublayers, unrounded, zero_init
 from .pcam import PCAM
 from .stam import STAM
 
@@ -26,6 +26,17 @@ class PatchTransform(nn.Module):
         super().__init__()
         self.encode = nn.Conv2d(3, latent, factor, stride=factor)
         self.decode = nn.ConvTranspose2d(latent, 3, factor, stride=factor)
+
+    def code_of(self, image: Tensor) -> Tensor:
+        """The code (B, c, H/f, W/f) of (B, 3, H, W), in the format of the weights under autocast too: it carries the
+        picture itself, as in `Restorer.in_format`."""
+        with unrounded(image.device):
+            return self.encode(image.to(self.encode.weight.dtype))
+
+    def image_of(self, code: Tensor) -> Tensor:
+        """The inverse of `code_of`, but for what the code does not hold."""
+        with unrounded(code.device):
+            return self.decode(code.to(self.decode.weight.dtype))
 
     @torch.no_grad()
     def fit(self, patches: Tensor) -> None:
@@ -125,7 +136,7 @@ class VAE(nn.Module):
     def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The latent's mode and log-variance, each (B, c, H/f, W/f); a linear code is certain (log-variance -30)."""
         if self.patch is not None:
-            code = self.patch.encode(image * 2 - 1)
+            code = self.patch.code_of(image * 2 - 1)
             return code, torch.full_like(code, -30.0)
         h = self.encoder.mid_block(self.features(image)[0])
         h = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(h)))
@@ -135,11 +146,11 @@ class VAE(nn.Module):
     def decode_code(self, z: Tensor, x_hr: Tensor | None) -> Tensor:
         """The picture (B, 3, H, W) in [-1, 1] of a linear code, with what the code cannot hold of `x_hr` (ours)."""
         assert self.patch is not None
-        x = self.patch.decode(z)
+        x = self.patch.image_of(z)
         if x_hr is None:
             return x
         reference = x_hr * 2 - 1
-        return x + reference - self.patch.decode(self.patch.encode(reference))
+        return x + reference - self.patch.image_of(self.patch.code_of(reference))
 
     @property
     def adds_nothing(self) -> bool:
@@ -158,7 +169,7 @@ class VAE(nn.Module):
         """
         z = z / self.config.scaling
         if self.patch is None:
-            return (self._convolutional(z, frames, f_e, omega) + 1) / 2
+            return (self._convolutional(z, frames, f_e, omega).float() + 1) / 2  # half precision has 7 bits above 1
         x = self.decode_code(z, x_hr)
         if torch.is_grad_enabled() or not self.adds_nothing:
             x = x + self._convolutional(z, frames, f_e, omega).to(x.dtype)

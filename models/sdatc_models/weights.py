@@ -81,13 +81,20 @@ def _build(config: ModelConfig, folder: Path) -> Restorer:
         raise WeightsError(f"{folder / 'config.json'} describes no network that can be built: {reason}") from error
 
 
+def settle_convolutions() -> None:
+    """Has cards, in this process, no longer round convolutions in float32 to TF32, whose ten bits are too few for a
+    picture, and take none whose bits differ from one run to the next."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
 def load(
     model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **switches: Any
 ) -> Restorer:
     """An embedded model ("lite") or a folder, verified. `switches` replace fields of the config (ablations); the
     weights of parts that are thereby switched off are left out. Raises WeightsError.
 
-    On a card this process no longer rounds convolutions in float32 to TF32, whose ten bits are too few for a picture.
+    On a card, `settle_convolutions` as well.
     """
     folder = folder_of(model)
     config, _ = read_config(folder)
@@ -112,5 +119,5 @@ def load(
             wrong = (result.missing_keys or result.unexpected_keys)[0]
             raise WeightsError(f"{folder / name} does not fit its config: tensor {wrong} is missing or unknown")
     if torch.device(device).type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+        settle_convolutions()
     return restorer.to(device=device).in_format(dtype).eval().requires_grad_(False)

@@ -164,10 +164,14 @@ def model_config(model: str) -> "tuple[ModelConfig, dict[str, str]]":
 
 def load_model(model: str, device: "torch.device", dtype: "torch.dtype") -> "Restorer":
     """The networks by name or folder, to restore with. ModelError when they are missing, damaged or do not fit."""
+    import torch
+
     from sdatc_cli.zoo.installed import find
     from sdatc_models import weights
     from sdatc_models.untrained import pass_over_identities
 
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # PyTorch chooses kernels for the current one, whichever it computes on
     try:
         restorer = weights.load(find(model), device=device, dtype=dtype)
     except weights.WeightsError as error:

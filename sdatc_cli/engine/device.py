@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
             raise DeviceError(f"--device {name}: {seen}; `sdatc doctor` lists the devices, --device cpu always works")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("--device mps: no Metal device was found; --device cpu always works")
-    return torch.device(name)
+    return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(name)  # one name for one card
 
 
 def pick_devices(names: str) -> list[torch.device]:
@@ -66,8 +66,8 @@ def pick_dtype(name: str, *devices: torch.device) -> torch.dtype:
 
 def card_computes_bf16(device: torch.device) -> bool:
     """Whether a CUDA card has instructions for bf16; a machine may have cards of several generations."""
-    with torch.cuda.device(device):  # PyTorch answers for the current one
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch.cuda.is_bf16_supported answers for the current card, and to make each one current takes memory on it.
+    return torch.version.hip is not None or torch.cuda.get_device_properties(device).major >= 8
 
 
 def imitated(dtype: torch.dtype, device: torch.device) -> bool:

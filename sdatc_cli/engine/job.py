@@ -205,6 +205,7 @@ def open_journal(job: Job, identity: dict[str, Any], notice: Callable[[str], Non
 
 def frugal(restorer: Restorer, job: Job, earlier: Sequence[Segment], notice: Callable[[str], None]) -> Frugal[Restorer]:
     """The network with the tile that a run begins with."""
+    restorer.unet.recordings.clear()  # of an earlier file: their memory passes for free
     tile = first_tile(job, restorer.config, earlier, free_bytes(restorer.device), notice)
     return Frugal(restorer, replace(job.restore, tile=tile), notice)
 

@@ -35,7 +35,9 @@ from sdatc_models import weights
 from sdatc_models.restorer import Restorer
 
 POLL = 0.5  # seconds
-CPUS = 4  # of a task without a GPU, where OMP_NUM_THREADS says nothing and the nodes have so many
+CPUS = 4  # of a task, where OMP_NUM_THREADS says nothing and the nodes have so many, for each GPU if they have some
+# Ray shows each task its card alone. A process takes that in once, and ours live for many tasks: they shall see all.
+ALL_CARDS = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
 GLANCE = 1.0  # seconds between looks at the nodes
 PATIENCE = 60.0  # seconds without any node that can work
 Loader = Callable[[str, torch.device, torch.dtype], Restorer]
@@ -84,14 +86,16 @@ class RayCluster:
             raise DeviceError(
                 f"--device {self.kind}: no node of the cluster has one; `ray status` lists what they have"
             )
-        if self.kind == "cpu":
-            wanted = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else CPUS
-            self.cpus = min(wanted, *(int(node["Resources"]["CPU"]) for node in nodes))
-        numbers = {"num_gpus": 0.01} if self.kind == "cuda" else {"num_cpus": 0}
+        wanted = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else CPUS
+        self.cpus = min(wanted, *(self._cpus_for_a_task(node["Resources"]) for node in nodes))
+        numbers: dict[str, Any] = {"num_cpus": 0}
+        if self.kind == "cuda":
+            numbers = {"num_gpus": 0.01, "runtime_env": ALL_CARDS}
         asked = {}
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(ray_task.survey).options(**numbers, scheduling_strategy=there, max_retries=0)
+            once = ray.remote(max_calls=1)(ray_task.survey)  # a process that has looked at a card keeps memory of it
+            task = once.options(**numbers, scheduling_strategy=there, max_retries=0)
             asked[node["NodeID"]] = task.remote(self.kind)
         findings = {}
         for node in nodes:
@@ -123,6 +127,10 @@ class RayCluster:
             self._workers = [node for node in _alive() if node["Resources"].get(name, 0) >= least]
             self._looked = time.monotonic()
         return self._workers
+
+    def _cpus_for_a_task(self, resources: dict[str, Any]) -> int:
+        """How many CPUs a node has for each task that it can take."""
+        return max(1, int(resources.get("CPU", 0) // (resources["GPU"] if self.kind == "cuda" else 1)))
 
     def _slots(self, node: dict[str, Any]) -> int:
         resources = node["Resources"]
@@ -161,7 +169,9 @@ class RayCrew:
             mailbox=self._mailbox,
         )
         self._sent = ray.put(self._order)
-        needs = {"num_gpus": 1, "num_cpus": 1} if cluster.kind == "cuda" else {"num_cpus": cluster.cpus}
+        needs: dict[str, Any] = {"num_cpus": cluster.cpus}
+        if cluster.kind == "cuda":
+            needs |= {"num_gpus": 1, "runtime_env": ALL_CARDS}
         self._make: Any = ray.remote(ray_task.make).options(**needs, max_retries=0, scheduling_strategy="SPREAD")
         self._running: dict[Any, tuple[Task, int | None]] = {}
         self._able = time.monotonic()  # when there was a node last

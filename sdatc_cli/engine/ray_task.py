@@ -98,9 +98,17 @@ def _chunks(path: Path) -> list[Any]:
     return references
 
 
+def device_of(kind: str) -> torch.device:
+    """The CPU, or the card that Ray gave this task, by its place among those that this process sees."""
+    if kind == "cpu":
+        return torch.device("cpu")
+    given, seen = str(ray.get_gpu_ids()[0]), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return torch.device("cuda", seen.split(",").index(given) if seen else int(given))
+
+
 def survey(kind: str) -> tuple[int, bool]:
     """Of this node: free bytes on a device of the kind, and whether it computes in bf16."""
-    device = torch.device(kind)
+    device = device_of(kind)
     return free_bytes(device), pick_dtype("auto", device) == torch.bfloat16
 
 
@@ -166,8 +174,9 @@ def _sees(info: MediaInfo, identity: dict[str, Any]) -> bool:
 
 
 def _restorer(order: Order) -> Restorer:
-    """The networks on this node's device."""
-    key = order.model_name, tuple(order.checksums.items()), order.kind, order.dtype
+    """The networks on this task's device."""
+    device = device_of(order.kind)
+    key = order.model_name, tuple(order.checksums.items()), device, order.dtype
     if key not in _restorers:
         try:
             folder = weights.folder_of(order.model_name)
@@ -176,7 +185,9 @@ def _restorer(order: Order) -> Restorer:
             here = False
         model = order.model_name if here else str(_fetched("model", order))
         _restorers.clear()
-        _restorers[key] = order.load(model, torch.device(order.kind), order.dtype)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of another card, which may be another task's by now
+        _restorers[key] = order.load(model, device, order.dtype)
     return _restorers[key]
 
 

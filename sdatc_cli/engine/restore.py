@@ -53,8 +53,10 @@ def _restored(
             continue
         for frame in clip.items:
             waiting.setdefault(frame.index, replace(frame, image=frame.image[:0]))
-        images = _restore_clip(clip, network, scale)
-        yield from (frame.arrived() for frame in leaving)  # a card is at work on this clip meanwhile
+        try:
+            images = _restore_clip(clip, network, scale)
+        finally:  # what was made before a failure shall not be lost by it
+            yield from (frame.arrived() for frame in leaving)  # a card is at work on this clip meanwhile
         leaving = finish(blender.push(clip.start, images, clip.opens))
         if leaving and leaving[0].copied is None:
             yield from (frame.arrived() for frame in leaving)

@@ -146,7 +146,7 @@ def lively(config: ModelConfig, device: torch.device, as_pulled: bool) -> Restor
         pass_over_identities(restorer)
     # As with a model that is loaded:
     restorer.schedule = Schedule(config.schedule)  # on the host
-    torch.backends.cudnn.allow_tf32 = False
+    weights.settle_convolutions()
     return restorer
 
 
@@ -190,6 +190,7 @@ def own(
         with FlopCounterMode(display=False) as counter:
             work.append(per_frame(restorer, stream(output, 2), other, counter.get_total_flops))
     restorer.unet.recordings.on = recorded
+    restorer.forget()
     forget_peak(device)
     seconds = per_frame(restorer, stream(output, 1 + clips), options, lambda: clock(device))
     return seconds, peak_gigabytes(device), work[0] + (options.steps - 1) * (work[1] - work[0])

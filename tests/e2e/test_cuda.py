@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from sdatc_cli.engine.memory import free_bytes
 from sdatc_cli.engine.restore import restore_frames
@@ -33,7 +34,7 @@ def test_a_card_restores_as_the_cpu_does(tiny_models):
     torch.manual_seed(0)
     clip, options = torch.rand(5, 3, 24, 32), RestoreOptions(steps=2, guidance=1.0)
     on_cpu = weights.load(tiny_models["lively"]).restore(clip, range(5), options)
-    on_card = weights.load(tiny_models["lively"]).to("cuda").restore(clip, range(5), options).cpu()
+    on_card = weights.load(tiny_models["lively"], "cuda").restore(clip, range(5), options).cpu()
     assert (on_card - on_cpu).abs().mean() < 1 / 255
 
 
@@ -49,14 +50,14 @@ def test_a_card_computes_in_float32_where_it_is_told_to(tiny_models):
 
 def test_a_clip_may_lie_on_the_card(tiny_models):
     clip, options = torch.rand(3, 3, 24, 32), RestoreOptions(steps=1)
-    restorer = weights.load(tiny_models["lively"]).to("cuda")
+    restorer = weights.load(tiny_models["lively"], "cuda")
     assert torch.equal(restorer.restore(clip.cuda(), range(3), options), restorer.restore(clip, range(3), options))
 
 
 def test_guided_clips_have_the_same_bits_every_time(tiny_models):
     torch.manual_seed(0)
     clip, options = torch.rand(5, 3, 96, 128), RestoreOptions(steps=4, guidance=1.0)
-    restorer = weights.load(tiny_models["lively"]).to("cuda")
+    restorer = weights.load(tiny_models["lively"], "cuda")
     first, second = (restorer.restore(clip, range(5), options) for _ in range(2))
     assert torch.equal(first, second)
 
@@ -67,7 +68,7 @@ def test_large_frames_are_made_one_by_one_and_shared(tiny_models):
     film, options = torch.rand(7, 3, 208, 200), RestoreOptions(steps=2, solver="dpmpp")
     assert film[0, 0].numel() > FILLS_A_CARD
     on_cpu = weights.load(tiny_models["lively"]).restore(film[2:], range(2, 7), options)
-    shared, alone = (weights.load(tiny_models["lively"]).to("cuda") for _ in range(2))
+    shared, alone = (weights.load(tiny_models["lively"], "cuda") for _ in range(2))
     shared.restore(film[:5], range(5), options)
     ours = shared.restore(film[2:], range(2, 7), options)
     assert torch.equal(ours, alone.restore(film[2:], range(2, 7), options))
@@ -80,7 +81,7 @@ def test_frames_leave_a_card_as_they_are(tiny_models):
     frames = [Frame(rng.integers(0, 256, (24, 32, 3), np.uint8), i, Fraction(1, 25), i) for i in range(12)]
     options, made = RestoreOptions(steps=2), []
     for device in ("cpu", "cuda"):
-        restorer = weights.load(tiny_models["lively"]).to(device)
+        restorer = weights.load(tiny_models["lively"], device)
         network = lambda clip, at, restorer=restorer: restorer.restore(clip, at, options)  # noqa: E731
         made.append(list(restore_frames(frames, network)))
     for ours, expected in zip(*made, strict=True):
@@ -91,7 +92,7 @@ def test_frames_leave_a_card_as_they_are(tiny_models):
 def test_recordings_give_the_same_pictures(tiny_models, recwarn):
     """Of clips of several lengths and sizes, the second of each played from the recording of the first."""
     torch.manual_seed(0)
-    recorded, plain = (weights.load(tiny_models["lively"]).to("cuda") for _ in range(2))
+    recorded, plain = (weights.load(tiny_models["lively"], "cuda") for _ in range(2))
     plain.unet.recordings.on = False
     for frames, height, width in ((5, 24, 32), (5, 24, 32), (2, 24, 32), (5, 32, 32), (5, 32, 32)):
         clip, options = torch.rand(frames, 3, height, width), RestoreOptions(steps=3)
@@ -102,7 +103,7 @@ def test_recordings_give_the_same_pictures(tiny_models, recwarn):
 
 def test_a_recording_gives_its_own_numbers_from_the_first_pass_on(tiny_models):
     """A run that is resumed begins with another clip, whose bits shall be those of a run that came by it."""
-    restorer, options = weights.load(tiny_models["lively"]).to("cuda"), RestoreOptions(steps=1)
+    restorer, options = weights.load(tiny_models["lively"], "cuda"), RestoreOptions(steps=1)
     torch.manual_seed(0)
     clip = torch.rand(5, 3, 24, 32)
     first, second = (restorer.restore(clip, range(5), options) for _ in range(2))
@@ -111,7 +112,7 @@ def test_a_recording_gives_its_own_numbers_from_the_first_pass_on(tiny_models):
 
 def test_recordings_of_several_clip_lengths_share_their_memory(tiny_models):
     """And none spoils what another one plays."""
-    restorer, options = weights.load(tiny_models["lively"]).to("cuda"), RestoreOptions(steps=1)
+    restorer, options = weights.load(tiny_models["lively"], "cuda"), RestoreOptions(steps=1)
     torch.manual_seed(0)
     clips = [torch.rand(frames, 3, 24, 32) for frames in (5, 2, 3)]
     first, second = ([restorer.restore(clip, range(len(clip)), options) for clip in clips] for _ in range(2))
@@ -134,8 +135,23 @@ def test_a_network_that_cannot_be_recorded_is_run_as_it_is():
             first = recordings.run(network, x)
         assert torch.cuda.current_stream() == stream
         assert torch.equal(first, network(x)) and torch.equal(recordings.run(network, x), first)
+        assert not recordings.on
+    # And PyTorch's allocator has come out of it: one that took itself for recording still would fail here.
+    del first
+    torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < 1 << 28
 
 
+@pytest.fixture
+def fresh_accelerator():
+    """accelerate keeps the first device and number format of a process for all that follow."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_trains_on_a_card(stage, tiny_models, tmp_path):
     """With a loss on held-out batches and sample pictures, which take the network's other ways."""

@@ -1,8 +1,10 @@
 """`--engine ray` on a real cluster of two nodes on this machine: the same file, whoever sees what, whoever dies."""
 
 import json
+import os
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +113,27 @@ def test_a_process_keeps_its_networks_from_file_to_file(tiny_models, tmp_path):
     restorer = ray_task._restorer(order)
     assert ray_task._restorer(replace(order, token="second")) is restorer
     assert ray_task._restorer(replace(order, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_task_finds_its_card_by_its_place_among_those_that_its_process_sees(cluster, monkeypatch):
+    """Of a node that only says that it has two: both tasks hold one at a time, and each process sees all of them."""
+
+    def look():
+        time.sleep(1)
+        return ray_task.device_of("cuda"), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    node = cluster.add_node(num_cpus=2, num_gpus=2, object_store_memory=STORE)
+    try:
+        with ray_engine.RayCluster(cluster.address, "cpu", "fp32"):
+            task = ray.remote(look).options(num_gpus=1, runtime_env=ray_engine.ALL_CARDS)
+            found = ray.get([task.remote() for _ in range(2)])
+    finally:
+        cluster.remove_node(node)
+    assert sorted(found, key=str) == [(torch.device("cuda", index), "4,7") for index in (0, 1)]
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [1])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert ray_task.device_of("cuda") == torch.device("cuda", 1) and ray_task.device_of("cpu").type == "cpu"
 
 
 def test_what_cannot_be_is_said_in_one_line(cluster, sdatc, tmp_path):

@@ -150,3 +150,17 @@ def test_padding_does_not_move_the_picture() -> None:
     whole, corner = dcm(x), dcm(x[..., :21, :22])
     assert corner.shape == (1, 3, 84, 88)
     torch.testing.assert_close(corner[..., :16, :16], whole[..., :16, :16])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_gets_a_bias_that_the_fast_kernels_of_cards_take(dtype, monkeypatch) -> None:
+    """One whose last axis lies closely in memory; any other makes PyTorch take a slow one, on a card alone."""
+    strides, attend = [], F.scaled_dot_product_attention
+
+    def watch(q, k, v, attn_mask):
+        strides.append(attn_mask.stride(-1))
+        return attend(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watch)
+    DCM(SMALL).to(dtype)(torch.rand(1, 3, 16, 24).to(dtype))
+    assert strides == [1] * SMALL.layers * SMALL.blocks

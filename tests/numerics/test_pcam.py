@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sdatc_models.config import PCAMConfig, PromptKind
-from sdatc_models.pcam import PCAM, TransformerBlock
+from sdatc_models.pcam import PCAM, TransformerBlock, unit
 
 KINDS: list[PromptKind] = ["none", "prompt", "softmax", "pcam"]
 
@@ -141,3 +141,7 @@ def test_new_module_is_exactly_the_identity(kind: PromptKind, shape: tuple[int, 
 def test_new_transformer_block_is_exactly_the_identity() -> None:
     x = torch.randn(2, 12, 9, 9)
     assert torch.equal(TransformerBlock(12, 2, 2.0)(x), x)
+
+
+def test_a_channel_that_is_nothing_stays_nothing_in_half_precision() -> None:
+    assert (unit(torch.zeros(1, 2, 4, 5, dtype=torch.float16)) == 0).all()

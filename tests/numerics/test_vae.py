@@ -145,3 +145,22 @@ def test_added_parameters_are_those_of_prompts_temporal_modules_and_cfw() -> Non
     added = {id(p) for p in vae.added_parameters()}
     names = {name.split(".")[0] for name, p in vae.named_parameters() if id(p) in added}
     assert names == {"pcam", "stam", "cfw"}
+
+
+def test_a_linear_code_is_not_rounded_where_training_computes_in_half_precision() -> None:
+    torch.manual_seed(0)
+    vae, x_hr = VAE(LINEAR, PROMPTS), torch.rand(2, 3, 32, 24)
+    z = vae.encode(x_hr)
+    picture = vae.decode_code(z, x_hr)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(vae.encode(x_hr), z) and torch.equal(vae.decode_code(z, x_hr), picture)
+
+
+def test_a_decoder_in_half_precision_has_fine_levels_in_bright_places_too() -> None:
+    """[-1, 1] is brought to [0, 1] in float32: above 1, bf16 has steps of two levels of 8 bits."""
+    vae = VAE(SPATIAL, PROMPTS).to(torch.bfloat16)
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.zero_()
+        vae.decoder.conv_out.bias.fill_(0.30078125)
+        picture = vae.decode(torch.randn(1, 4, 4, 4), 1)
+    assert (picture == 1.30078125 / 2).all()

@@ -122,6 +122,24 @@ def test_what_a_card_still_copies_comes_out_once_it_is_at_the_next_clip(monkeypa
     assert waited == [3] * 1 + [4] * 5 + [5] * 9  # a frame ends with the clip after its last, and waits for one more
 
 
+def test_what_a_card_has_made_comes_out_before_a_failure(monkeypatch):
+    class Copy:
+        def synchronize(self):
+            pass
+
+    def network(clip, frames):
+        if frames[0] == 7:
+            raise RuntimeError("an illegal memory access")
+        return enlarge(clip, frames)
+
+    begin, out = Leaving.begin, []
+    monkeypatch.setattr(Leaving, "begin", lambda frame, image: replace(begin(frame, image), copied=Copy()))
+    with pytest.raises(RuntimeError, match="illegal"):
+        for frame in restore_frames(frames_of([picture(i // 6) for i in range(15)]), network):
+            out.append(frame.index)
+    assert out == list(range(6))
+
+
 def test_no_clip_reaches_across_a_cut():
     seen = []
 

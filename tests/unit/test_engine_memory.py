@@ -205,3 +205,10 @@ def test_formats_that_a_cpu_only_imitates(monkeypatch):
 def test_the_cpu_works_in_the_format_it_is_told():
     assert pick_dtype("fp32", pick_device("cpu")) == torch.float32
     assert pick_dtype("bf16", pick_device("cpu")) == torch.bfloat16
+
+
+def test_a_card_has_one_name(monkeypatch):
+    """By which a crew knows that two of its processes share one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.pick_devices("cuda, cuda:0,cuda:1") == [torch.device("cuda", index) for index in (0, 0, 1)]
