@@ -104,6 +104,11 @@ class ScheduleConfig:
     shift: bool = False
     zero_snr: bool = False
 
+    @property
+    def few(self) -> int:
+        """How many steps of dpmpp will do: 10 for the whole way from noise, less for a part of it."""
+        return max(1, round(10 * self.start / self.steps))
+
 
 @dataclass(frozen=True)
 class DetailConfig:

@@ -16,10 +16,10 @@ from sdatc_cli.media.isolated import probe
 class Request:
     """The command line, each value checked by itself. Times are seconds.
 
-    `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its last one is the
-    edge of a tile, None for auto. `quantiser` is the input's, "auto" for what its codec and its pictures tell, None for
-    telling the networks nothing. `fps` is the rate of folders of frames, None for the usual one. `protocols` may be
-    read from besides local files.
+    `network` holds the arguments of RestoreOptions in their order, whose module would bring torch; its first one is the
+    number of steps, None for as few as the model needs, its last one the edge of a tile, None for auto. `quantiser` is
+    the input's, "auto" for what its codec and its pictures tell, None for telling the networks nothing. `fps` is the
+    rate of folders of frames, None for the usual one. `protocols` may be read from besides local files.
     """
 
     sources: tuple[Path, ...]

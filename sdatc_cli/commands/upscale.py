@@ -50,8 +50,8 @@ def upscale(
 ) -> None:
     """Restores compressed, low-resolution video and makes it up to four times larger."""
     settings.one_of("--scale", scale, (2, 3, 4))
-    usual_steps, usual_solver = (10, "dpmpp") if fast else (50, "ddpm")
-    steps, solver = usual_steps if steps is None else steps, solver or usual_solver
+    solver = solver or ("dpmpp" if fast else "ddpm")
+    steps = 50 if steps is None and not fast else steps
     settings.between("--steps", steps, 1, 1000)
     settings.between("--fidelity", fidelity, 0, 1)
     settings.between("--detail", detail, 0, 2)

@@ -29,10 +29,15 @@ Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace an e
 Scale = Annotated[int, _in(QUALITY, help="2, 3 or 4 times the size; 2 and 3 are reduced from 4.")]
 Model = Annotated[str, _in(QUALITY, help="lite, base, base-v, or the path of a model folder.")]
 Fast = Annotated[
-    bool, _in(QUALITY, "--fast", help="Several times as fast and nearly as good: 10 steps of dpmpp, no mirror images.")
+    bool,
+    _in(QUALITY, "--fast", help="Several times as fast and nearly as good: few steps of dpmpp, no mirror images."),
 ]
 Steps = Annotated[
-    int | None, _in(QUALITY, help="Denoising steps, 1 to 1000; lite takes 200 at most. [default: 50; --fast: 10]")
+    int | None,
+    _in(
+        QUALITY,
+        help="Denoising steps, 1 to 1000; lite takes 200 at most. [default: 50; --fast: 2 for lite, 10 for base]",
+    ),
 ]
 Solver = Annotated[
     Literal["ddpm", "dpmpp"] | None,

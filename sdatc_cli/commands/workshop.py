@@ -88,7 +88,8 @@ class Workshop:
         r = self.request
         if self._devices and imitated(self._dtype, self._devices[0]):
             terminal.notice(f"this CPU only imitates {r.dtype}, which takes longer than --dtype fp32")
-        restore = RestoreOptions(*r.network, quantiser=self._quantiser(info, terminal))
+        steps, *others = r.network
+        restore = RestoreOptions(steps or self._config.schedule.few, *others, quantiser=self._quantiser(info, terminal))
         auto = restore.tile is None
         encode = replace(r.encode, frame_rate=info.frame_rate) if info.kind == "frames" else r.encode
         return Job(

@@ -61,8 +61,8 @@ def packets(path: Path, kind: str) -> list[tuple[int, bytes, Fraction]]:
     ("words", "steps", "solver", "mirror"),
     [
         ((), 50, "ddpm", True),
-        (("--fast",), 10, "dpmpp", False),
-        (("--fast", "--steps", "2", "--solver", "ddpm"), 2, "ddpm", False),
+        (("--fast",), 2, "dpmpp", False),
+        (("--fast", "--steps", "3", "--solver", "ddpm"), 3, "ddpm", False),
     ],
 )
 def test_fast_stands_for_settings(words, steps, solver, mirror, make_clip, tiny_models, tmp_path, capfd):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sdatc_models.config import ModelConfig, base, from_json, lite, tiny, to_json
+from sdatc_models.config import ModelConfig, ScheduleConfig, base, from_json, lite, tiny, to_json
 
 
 @pytest.mark.parametrize("config", [lite(), base(), tiny()])
@@ -76,3 +76,8 @@ def test_whole_numbers_stand_for_decimals_and_optional_fields_keep_their_default
 def test_factors_follow_from_the_scales() -> None:
     assert (base().vae.factor, base().multiple) == (8, 64)
     assert (lite().vae.factor, tiny().vae.factor) == (8, 8)
+
+
+def test_few_steps_are_ten_for_the_whole_way_from_noise_and_less_for_a_part() -> None:
+    assert base().schedule.few == 10 and lite().schedule.few == 2
+    assert ScheduleConfig(start=20).few == 1
