@@ -150,14 +150,14 @@ def _bar(terminal: Terminal, label: str, unit: str) -> Iterator[None]:
 
 def _plain(say: Callable[[str], None], label: str, unit: str) -> Advance:
     began = time.perf_counter()
-    shown = -PLAIN_INTERVAL
+    shown, ended = -PLAIN_INTERVAL, False
 
     def advance(done: int, total: int | None) -> None:
-        nonlocal shown
+        nonlocal shown, ended
         now = time.perf_counter() - began
-        if now - shown < PLAIN_INTERVAL and done != total:
+        if (now - shown < PLAIN_INTERVAL and done != total) or (ended and done == total):
             return
-        shown = now
+        shown, ended = now, done == total
         line = f"{label}: {done}/{total if total else '?'} {unit}"
         if done and now > 0:
             line += f", {done / now:.2f} {unit[0]}ps"

@@ -20,7 +20,14 @@ X26_PRESETS = (
 NVENC_PRESETS = tuple(f"p{number}" for number in range(1, 8))
 SVT_PRESETS = tuple(str(number) for number in range(-1, 14))
 
+_TO_63 = {"libvpx-vp9", "libvpx", "vp9", "vp8", "libsvtav1", "libaom-av1", "av1"}  # encoders; the others end at 51
+
 _CLOCK = re.compile(r"(?:(?:(\d{1,6}):)?([0-5]?\d):)?(\d{1,9}(?:\.\d*)?|\.\d+)")  # as nanoseconds within 64 bits
+
+
+def coarsest(codec: str) -> int:
+    """The highest CRF of an encoder."""
+    return 63 if codec in _TO_63 else 51
 
 
 def moment(option: str, text: str) -> float:
@@ -55,8 +62,8 @@ def seconds(option: str, text: str | None) -> float | None:
 
 
 def moments(option: str, text: str | None) -> tuple[float, ...]:
-    """ "10,1:30" as (10.0, 90.0), each once; nothing when the option is absent."""
-    return () if text is None else tuple(dict.fromkeys(moment(option, part) for part in text.split(",")))
+    """ "10,1:30" as (10.0, 90.0), to the millisecond, each once; nothing when the option is absent."""
+    return () if text is None else tuple(dict.fromkeys(round(moment(option, part), 3) for part in text.split(",")))
 
 
 def tile_edge(text: str) -> int | None:

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,16 +16,28 @@ State = dict[str, Tensor]  # tensors by their names in a checkpoint
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
-def read(path: Path) -> State:
-    """The tensors of a safetensors file, or of a pickle that holds nothing else. WeightsError names the file."""
+def look(path: Path) -> None:
+    """Whether a file's name is that of a checkpoint, and its beginning, where that says what follows; reads no tensors.
+    WeightsError names the file."""
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            with safe_open(path, "pt"):
+                return
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error
     if path.suffix not in PICKLES:
         raise WeightsError(f"{path} is no checkpoint: give a file that ends in .safetensors or {', '.join(PICKLES)}")
-    return _read_pickle(path)
+
+
+def read(path: Path) -> State:
+    """The tensors of a safetensors file, or of a pickle that holds nothing else. WeightsError names the file."""
+    look(path)
+    if path.suffix != ".safetensors":
+        return _read_pickle(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def _read_pickle(path: Path) -> State:

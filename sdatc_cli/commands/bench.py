@@ -10,7 +10,7 @@ from sdatc_cli import output, settings
 from sdatc_cli.errors import UsageError
 
 DatasetName = Annotated[str, typer.Option("--dataset", help="vid4, reds4, udm10, or a folder of clips.")]
-Data = Annotated[Path | None, typer.Option(help="Where the test sets lie.")]
+Data = Annotated[Path | None, typer.Option(help="Where the test sets lie. [default: the current folder]")]
 Crf = Annotated[str, typer.Option(help="Compression levels of the inputs, 0 to 51, separated by commas.")]
 Kernel = Annotated[str, typer.Option(help="How inputs are reduced: bicubic, gaussian, bd or swscale.")]
 MethodNames = Annotated[
@@ -28,7 +28,10 @@ Candidates = Annotated[
     ),
 ]
 MetricNames = Annotated[
-    str | None, typer.Option("--metrics", help="Metrics or groups (psnr, lpips, temporal, all), separated by commas.")
+    str | None,
+    typer.Option(
+        "--metrics", help="Metrics or groups (psnr, ssim, lpips, temporal, all), separated by commas. [default: all]"
+    ),
 ]
 Frames = Annotated[int | None, typer.Option(help="Only the first so many frames of each clip.")]
 Every = Annotated[int, typer.Option(help="Score every so many frames (with it, some temporal figures are left out).")]

@@ -10,7 +10,9 @@ from sdatc_cli.errors import Interrupted, UsageError
 
 MOST_FRAMES = 10**9  # over a year at 25 a second
 
-In = Annotated[Path, typer.Argument(metavar="IN", readable=False, help="A video, or a folder of numbered frames.")]
+In = Annotated[
+    Path, typer.Argument(metavar="IN", readable=False, help="A video, a picture, or a folder of numbered frames.")
+]
 Out = Annotated[Path, typer.Option("-o", "--output", help="The video to write; OUT.json tells how it was made.")]
 Crf = Annotated[int | None, typer.Option(help="Quality of the encoder, 0 to 51; higher is worse. [default: 35]")]
 Bitrate = Annotated[str | None, typer.Option(help="Bits a second in place of --crf, such as 50k.")]
@@ -45,7 +47,8 @@ def degrade(
 ) -> None:
     """Reduces a video and compresses it hard: input for `upscale` whose original is known.
 
-    Frames follow each other at a constant rate. Sound is copied; subtitles, chapters and all else are left out.
+    Frames follow each other at a constant rate, uneven ones moved unless --fps keeps their times. Sound is copied;
+    subtitles, chapters and all else are left out. High dynamic range is not kept.
     """
     if crf is not None and bitrate is not None:
         raise UsageError("give --crf or --bitrate, not both")

@@ -1,5 +1,6 @@
 """What `sdatc upscale` was asked for."""
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -55,7 +56,11 @@ class Request:
         return replace(info, frame_rate=self.fps) if self.fps is not None and info.kind == "frames" else info
 
     def check(self) -> None:
-        """Raises UsageError for options that make no sense together."""
+        """Raises UsageError for options that make no sense together, or mean pipes, which are not used."""
+        if Path("-") in self.sources and not os.path.lexists("-"):
+            raise UsageError("-: stdin is not read; give a file")
+        if Path("-") in (self.out, self.sample):
+            raise UsageError("-o -: stdout is not written; give the name of a file or folder")
         if self.skip_existing and self.overwrite:
             raise UsageError("--skip-existing and -y contradict each other; give one of them")
         if self.address is not None and self.engine != "ray":

@@ -1,5 +1,7 @@
 """`sdatc upscale --sample`: before/after stills in place of a video."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from sdatc_cli import output
@@ -25,11 +27,12 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
     moments = request.previews or spread(info, request.start, request.duration)
     stem = source.resolve().name if source.is_dir() else source.stem
     targets = {folder / f"{stem}.sample-{in_seconds(moment)}.png": moment for moment in moments}
-    _prepare(folder, list(targets), source, request.overwrite)
-    workshop, terminal = Workshop(request), output.Terminal(request.quiet)
-    job = workshop.job(info, folder, request.start, request.duration, terminal)
     written: list[dict[str, object]] = []
+    made = not os.path.lexists(folder)
     try:
+        _prepare(folder, list(targets), source, request.overwrite)
+        workshop, terminal = Workshop(request), output.Terminal(request.quiet)
+        job = workshop.job(info, folder, request.start, request.duration, terminal)
         with terminal.showing("sampling", "stills"):
             stills = before_after(job, list(targets.values()), lambda: workshop.restorer, terminal)
             for (path, moment), still in zip(targets.items(), stills, strict=True):
@@ -45,6 +48,10 @@ def write_samples(request: Request, source: Path, folder: Path) -> None:
                 written.append({"seconds": moment, "output": str(path)})
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {len(written)} of {len(targets)} stills are in {folder}") from None
+    finally:
+        if made and not written:
+            with suppress(OSError):
+                folder.rmdir()
     if not written:
         raise InputError(f"{show(source)}: no frames between the start and the end that were asked for")
     terminal.say(f"{folder}: {len(written)} stills, enlarged | restored")
@@ -66,9 +73,8 @@ def _complain(source: Path, moment: float, terminal: output.Terminal, fatal: boo
 def _prepare(folder: Path, paths: list[Path], source: Path, overwrite: bool) -> None:
     """Makes the folder. OutputError when that fails or a still is there already and may not be replaced."""
     try:
-        if folder.is_dir():
-            for path in paths:
-                check_target(path, source, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{show(folder)}: cannot be made ({one_line(error)})") from error
+    for path in paths:
+        check_target(path, source, overwrite)

@@ -29,7 +29,10 @@ Videos = Annotated[Path | None, typer.Option(help="A folder of videos.")]
 ShardsOut = Annotated[Path, typer.Option("-o", "--output", metavar="SHARDS", help="The folder for the shards.")]
 PerPhoto = Annotated[int, typer.Option(help="Moving windows made of each photo.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that make shards. [default: one a core]")]
-Patch = Annotated[int, typer.Option(help="Edge of a clip in pixels: 512 for base, 256 for lite.")]
+Patch = Annotated[
+    int,
+    typer.Option(help="Edge of a clip in pixels: 512 for base, 256 for lite, whose dcm stage asks for 192 at least."),
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -61,7 +64,12 @@ Table = Annotated[Path | None, typer.Option(help="A Markdown table of measuremen
 First = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model; what is not weights stays as in it.")]
 Second = Annotated[Path, typer.Argument(metavar="OTHER", help="A model of the same networks.")]
 SecondShare = Annotated[float, typer.Option("--share", help="The weight of OTHER in the mean, between 0 and 1.")]
-Times = Annotated[int, typer.Option("--times", help="How many times as wide as the features the pairs are to be.")]
+Times = Annotated[
+    int | None,
+    typer.Option(
+        "--times", help="How many times as wide as the features the pairs are to be. [default: one more than they are]"
+    ),
+]
 WIDEST = 64  # times: beyond that the networks outgrow a machine's memory
 Overwrite = Annotated[bool, typer.Option("-y", "--overwrite", help="Replace a model in MODEL_DIR.")]
 
@@ -223,7 +231,7 @@ def merge(
 def widen(
     model: First,
     out: ModelOut,
-    times: Times = 2,
+    times: Times = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,

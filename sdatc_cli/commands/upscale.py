@@ -85,7 +85,7 @@ def _encoding(
     codec: str, crf: int, preset: str, pix_fmt: str | None, encoder_option: list[str] | None
 ) -> "EncodeOptions":
     """The settings of the encoder, each checked by itself. Raises UsageError."""
-    settings.between("--crf", crf, 0, 63)
+    settings.between("--crf", crf, 0, settings.coarsest(codec))
     settings.preset(codec, preset)
     extra = settings.pairs("--encoder-option", encoder_option or [])
 

@@ -68,7 +68,7 @@ Color = Annotated[Literal["adain", "wavelet", "none"], _in(QUALITY, help="How co
 Seed = Annotated[int, _in(QUALITY, help="The noise; the same seed gives the same video.")]
 
 Codec = Annotated[str, _in(ENCODING, help="Video encoder; hardware such as hevc_nvenc where `sdatc doctor` finds it.")]
-Crf = Annotated[int, _in(ENCODING, help="Quality of the encoder; lower is better and larger.")]
+Crf = Annotated[int, _in(ENCODING, help="Quality of the encoder, 0 to 51 (VP9, AV1: 63); lower is better and larger.")]
 Preset = Annotated[str, _in(ENCODING, help="Speed of the encoder: ultrafast to veryslow, or its own name for it.")]
 PixFmt = Annotated[
     str | None, _in(ENCODING, metavar="FORMAT", help="Pixel format, such as yuv420p10le. [default: the input's]")
@@ -99,7 +99,9 @@ Device = Annotated[str, _in(RUN, help="auto, cpu, cuda, cuda:N or mps; several a
 Dtype = Annotated[Literal["auto", "fp32", "bf16", "fp16"], _in(RUN, help="Number format of the networks.")]
 Engine = Annotated[Literal["local", "ray"], _in(RUN, help="ray: the nodes of a Ray cluster.")]
 Address = Annotated[str | None, _in(RUN, help="Of the Ray cluster. [default: RAY_ADDRESS, else this machine]")]
-Tile = Annotated[str, _in(RUN, help="auto, or the edge of a tile in input pixels: smaller needs less memory.")]
+Tile = Annotated[
+    str, _in(RUN, help="auto, or the edge of a tile in input pixels, 32 at least: smaller needs less memory.")
+]
 Resume = Annotated[bool, _in(RUN, "--resume/--no-resume", help="Take up unfinished work of an earlier run.")]
 WorkDir = Annotated[Path | None, _in(RUN, metavar="DIR", help="A folder for unfinished work. [default: beside OUT]")]
 Protocols = Annotated[str | None, _in(RUN, metavar="NAMES", help="Read beyond local files: http,hls,concat,...")]

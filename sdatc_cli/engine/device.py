@@ -35,11 +35,13 @@ def pick_devices(names: str) -> list[torch.device]:
     """The devices of a list such as cuda:0,cuda:1 or cpu,cpu; "all" stands for every CUDA device.
 
     A device that is named twice works in two processes. UsageError for devices of several kinds, whose results differ;
-    else as `pick_device`.
+    else as `pick_device`, DeviceError for "all" of none.
     """
     if names == "all":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        names = ",".join(f"cuda:{i}" for i in range(count)) or "cuda"
+        if not count:
+            raise DeviceError("--device all: no CUDA device was found; --device cpu always works")
+        names = ",".join(f"cuda:{i}" for i in range(count))
     devices = [pick_device(name.strip()) for name in names.split(",")]
     if len({device.type for device in devices}) > 1:
         raise UsageError(f"--device {names}: give devices of one kind, for the results of two kinds differ")

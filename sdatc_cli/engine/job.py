@@ -15,14 +15,16 @@ from sdatc_cli.engine.pipeline import Timing, run
 from sdatc_cli.engine.plan import LENGTH
 from sdatc_cli.engine.restore import restore_frames
 from sdatc_cli.engine.segments import SegmentedVideo
-from sdatc_cli.errors import InputError
+from sdatc_cli.errors import InputError, UsageError
+from sdatc_cli.media.container import show
 from sdatc_cli.media.encoders import CONTAINERS, EncodeOptions
+from sdatc_cli.media.images import is_image
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.isolated import IsolatedReader
 from sdatc_cli.media.output_plan import OutputPlan
 from sdatc_cli.media.read import Frame
 from sdatc_cli.media.target import TargetFile, check_target
-from sdatc_cli.media.write import MediaWriter
+from sdatc_cli.media.write import SEVERAL, MediaWriter
 from sdatc_models.config import ModelConfig
 from sdatc_models.restorer import RestoreOptions, Restorer
 
@@ -172,6 +174,9 @@ def open_sink(
     Raises UsageError or OutputError.
     """
     if not job.resumable:
+        count = expected_frames(job.info, job.start, job.duration) or 0
+        if count > 2 and is_image(job.out) and not (job.folder or job.out.is_dir()):  # of a few, it may be wrong
+            raise UsageError(f"{show(job.out)}: {SEVERAL}")
         how = job.encode, job.overwrite, job.start, job.duration, job.folder
         writer = MediaWriter(job.out, job.info, *job.size, *how)
         return stack.enter_context(writer), lambda index: True, 0, ()

@@ -99,12 +99,12 @@ def degrade(
     frames: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write `out`, a reduced and compressed copy of a video or frame folder, and `out`.json, how it was made.
 
-    At most `frames` frames. Frames follow each other at a constant rate; sound is copied, all else left out, of which
-    `tell` is given a line. Returns the path of the JSON.
+    At most `frames` frames. Frames follow each other at a constant rate; sound is copied, all else left out. `tell` is
+    given a line of what is, of damage, and of frames that do not stand where they did. Returns the path of the JSON.
 
     Raises UsageError, InputError, OutputError or DeviceError, and leaves nothing behind then.
     """
@@ -129,8 +129,10 @@ def degrade(
         stack.callback(note_target.discard)
         sound, sound_zero = _sound(info, container)
         left_out = [str(s) for s in info.streams if s.index not in (info.video_index, *sound)]
-        if tell is not None and left_out:
+        if left_out:
             tell(f"left out: {', '.join(left_out)}")
+        for line in _lost(info):
+            tell(line)
         rate = recipe.fps or info.frame_rate or Fraction(25)
         size = (width // recipe.scale, height // recipe.scale)
         reader = stack.enter_context(IsolatedReader(info))
@@ -140,8 +142,10 @@ def degrade(
             raise OutputError(f"{show(out)}: not written, for no frame of the input can be decoded")
         delays = _delays(info, first, rate, sound_zero)
         command = _command(recipe, info, size, rate, frames, sound, delays, target.path, container)
-        total = min(frames or info.frame_count or 0, info.frame_count or frames or 0) or None
-        count = feed(command, _reduced(chain([first], pictures), info, recipe, frames, total, progress))
+        steps = Steps(info, recipe.fps, rate)
+        count = feed(command, _reduced(steps.of(chain([first], pictures)), info, recipe, frames, progress))
+        for line in [*reader.damage, *steps.moved()]:
+            tell(line)
         shown = [f"file:{out}" if part == f"file:{target.path}" else part for part in command[1:]]
         made: dict[str, Any] = {"command": _own_command(recipe, source, out, frames)}
         made |= _note(recipe, info, source, target.path, out, size, (width, height), rate, count, ["ffmpeg", *shown])
@@ -151,6 +155,16 @@ def degrade(
         target.commit()
         note_target.commit()
     return note
+
+
+def _lost(info: MediaInfo) -> Iterator[str]:
+    """What the pictures lose beside their size."""
+    if info.interlaced:
+        yield "interlaced video: deinterlaced, one frame for every two fields"
+    if info.has_alpha:
+        yield "transparency is not kept: the frames stand over their own colours"
+    if info.color.hdr:
+        yield f"high dynamic range ({info.color.hdr}): its values are written in 8 bit and without tags, and look pale"
 
 
 def _sound(info: MediaInfo, container: str) -> tuple[list[int], Fraction]:
@@ -220,7 +234,9 @@ def _command(
     moved = [{"itsoffset": f"{float(delay):.6f}"} if sound and delay else {} for delay in delays]
     # not `r`, with which ffmpeg counts times from 0 whatever the offset
     raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=shape, framerate=_text(rate), **moved[0])
-    settings = encoder_settings(recipe) | {"f": container, "map_metadata": "-1"}
+    settings = encoder_settings(recipe) | {"f": container, "map_metadata": "-1", "map_chapters": "-1"}
+    if container == "avi":  # it has no times: none must lie before 0, and frames stand in the order they are decoded in
+        settings |= {"avoid_negative_ts": "disabled", "bf": "0"}
     if info.sample_aspect_ratio is not None:
         ratio = info.sample_aspect_ratio if abs(info.rotation) % 180 == 0 else 1 / info.sample_aspect_ratio
         settings["aspect"] = f"{size[0] * ratio.numerator}:{size[1] * ratio.denominator}"
@@ -242,11 +258,14 @@ def _reduced(
     info: MediaInfo,
     recipe: Recipe,
     frames: int | None,
-    total: int | None,
     progress: Progress | None,
 ) -> Iterator[np.ndarray]:
-    """Reduced frames at the output's rate."""
-    for done, frame in enumerate(_at_rate(pictures, info, recipe.fps)):
+    """Reduced frames, at most so many."""
+    total = info.frame_count
+    if total and recipe.fps and info.kind == "video" and info.frame_rate:
+        total = round(total * recipe.fps / info.frame_rate)
+    total = min(filter(None, (frames, total)), default=None)
+    for done, frame in enumerate(pictures):
         if frames is not None and done >= frames:
             return
         image = eight_bits(frame.image)
@@ -255,26 +274,49 @@ def _reduced(
             progress(done + 1, total)
 
 
-def _at_rate(frames: Iterable[Frame], info: MediaInfo, fps: Fraction | None) -> Iterator[Frame]:
-    """Every frame as it comes; or, for a video with `fps` given, the frame that is on the screen at each tick.
+class Steps:
+    """Brings frames to a constant rate: those of a video to `fps`, where it is given, by what is on the screen at each
+    tick; else every frame as it comes, at `rate`, and remembers by how much that moves it."""
 
-    The last frame is shown as long as its file says, else for one step of the frame rate.
-    """
-    if fps is None or info.kind != "video":
-        yield from frames
-        return
-    tick, first, shown, end = 0, None, None, Fraction(0)
-    for frame in frames:
-        base = frame.time_base or Fraction(0)
-        time = (frame.pts or 0) * base
-        first = time if first is None else first
-        while shown is not None and tick / fps < time - first:
+    def __init__(self, info: MediaInfo, fps: Fraction | None, rate: Fraction) -> None:
+        self._info, self._fps, self._rate = info, fps if info.kind == "video" else None, rate
+        self._most = Fraction(0)  # seconds by which a frame was moved
+
+    def of(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The frames of the output."""
+        return self._as_they_come(frames) if self._fps is None else self._at_ticks(frames, self._fps)
+
+    def moved(self) -> Iterator[str]:
+        """A line for a person where frames stand further from their places than by one frame."""
+        if self._most > 1 / self._rate:
+            yield (
+                f"frames stand up to {float(self._most):.2f} s from where they did, for they follow each other at "
+                f"{float(self._rate):g} a second; --fps keeps their times"
+            )
+
+    def _as_they_come(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        first = None
+        for number, frame in enumerate(frames):
+            if frame.pts is not None and frame.time_base is not None:
+                time = frame.pts * frame.time_base
+                first = time if first is None else first
+                self._most = max(self._most, abs(time - first - number / self._rate))
+            yield frame
+
+    def _at_ticks(self, frames: Iterable[Frame], fps: Fraction) -> Iterator[Frame]:
+        """The last frame is shown as long as its file says, else for one step of the frame rate."""
+        tick, first, shown, end = 0, None, None, Fraction(0)
+        for frame in frames:
+            base = frame.time_base or Fraction(0)
+            time = (frame.pts or 0) * base
+            first = time if first is None else first
+            while shown is not None and tick / fps < time - first:
+                yield shown
+                tick += 1
+            shown, end = frame, time - first + (frame.duration * base or 1 / (self._info.frame_rate or Fraction(25)))
+        while shown is not None and (tick == 0 or (tick + _SLACK) / fps < end):
             yield shown
             tick += 1
-        shown, end = frame, time - first + (frame.duration * base or 1 / (info.frame_rate or Fraction(25)))
-    while shown is not None and (tick == 0 or (tick + _SLACK) / fps < end):
-        yield shown
-        tick += 1
 
 
 def _text(rate: Fraction) -> str:

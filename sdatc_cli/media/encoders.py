@@ -258,7 +258,18 @@ def _pix_fmt(wanted: str | None, codec: Codec, info: MediaInfo, width: int, heig
         )
     if info.kind == "video" and info.bit_depth > depth:
         notices.append(f"{info.bit_depth}-bit input is encoded in {depth} bit ({codec.name}, {chosen})")
+    here, there = _sampling(VideoFormat(info.pix_fmt, 16, 16)), _sampling(shape)
+    if info.kind == "video" and not wanted and not is_rgb(info.pix_fmt) and len(shape.components) >= 3 and here > there:
+        names_of = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
+        notices.append(f"{names_of[here]} input is encoded in {names_of[there]} ({codec.name}, {chosen})")
     return chosen
+
+
+def _sampling(shape: VideoFormat) -> str:
+    """420, 422 or 444: the least of these that holds the colours of a format; 420 where it has none."""
+    if len(shape.components) < 3:
+        return "420"
+    return {(8, 8): "420", (8, 16): "422"}.get((shape.chroma_width(), shape.chroma_height()), "444")
 
 
 def _natural_format(codec: Codec, names: set[str], info: MediaInfo, width: int, height: int, notices: list[str]) -> str:
@@ -266,16 +277,14 @@ def _natural_format(codec: Codec, names: set[str], info: MediaInfo, width: int, 
     rgb = is_rgb(info.pix_fmt)
     if rgb and codec.name == "ffv1":
         return "gbrp16le" if info.bit_depth > 12 else "gbrp12le" if info.bit_depth > 8 else "bgr0"
-    shape = VideoFormat(info.pix_fmt, 16, 16)
-    chroma = "420"
-    if not rgb and len(shape.components) >= 3:
-        sampling = (shape.chroma_width(), shape.chroma_height())
-        chroma = {(8, 8): "420", (8, 16): "422"}.get(sampling, "444")
+    chroma = "420" if rgb else _sampling(VideoFormat(info.pix_fmt, 16, 16))
     odd = (width % 2 and chroma != "444") or (height % 2 and chroma == "420")
     if odd and _even_only(codec.name) and "yuv444p" in names:
         notices.append(f"{width}x{height} is odd: encoded as 4:4:4, which {codec.name} needs for it")
         chroma = "444"
     depths = [12, 10, 8] if info.bit_depth > 10 and info.kind == "video" else [10, 8] if info.bit_depth > 8 else [8, 10]
+    if hardware(codec.name) and codec.name.startswith("h264"):
+        depths = [8]  # NVENC lists more for it, and refuses them on nearly all cards
     for depth in depths:
         for sampling in dict.fromkeys((chroma, "420", "422", "444")):
             suffix = "" if depth == 8 else f"{depth}le"

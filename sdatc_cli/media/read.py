@@ -201,6 +201,12 @@ class FrameReader:
         index = None
         before: VideoFrame | None = None  # the picture shown when the part begins, while the next is not there
         over = 0  # when it ends if none follows
+        last: tuple[VideoFrame, int, int] | None = None  # held back until it is known whether it is the last
+
+        def ready(frame: VideoFrame, pts: int, index: int, duration: int) -> Decoded:
+            convert = partial(_converted, frame, pts, base, index, converter, info, duration)
+            return Decoded(index, pts, base, frame.key_frame, frame, convert)
+
         missed = min(source.step, _STANDS / base)  # how long it must be there not to be passed over
         for frame, pts in source.frames(first):
             if index is None and place is not None:
@@ -218,14 +224,21 @@ class FrameReader:
             if before is not None and first is not None and pts - first > missed:
                 yield _standing(before, first, pts if end is None else min(pts, end), base, index - 1, converter, info)
             before = None
+            if last is not None and end is not None:
+                stands = max(end - last[1], min(last[0].duration, source.step))
+                yield ready(*last, max(last[0].duration, 0) if pts < end else stands)
             if end is not None and pts >= end:
                 source.complete = False
                 return
             if (frame.width, frame.height) != (info.width, info.height):
                 self._log.add(f"frames of another size, brought to {info.width}x{info.height}", source.seconds(pts))
-            convert = partial(_converted, frame, pts, base, index, converter, info, max(frame.duration, 0))
-            yield Decoded(index, pts, base, frame.key_frame, frame, convert)
+            if end is None:
+                yield ready(frame, pts, index, max(frame.duration, 0))
+            else:
+                last = frame, pts, index
             index += 1
+        if last is not None and end is not None:
+            yield ready(*last, max(0, min(last[0].duration, max(end - last[1], source.step))))
         if before is not None and first is not None and index is not None and over - first > missed / 2:
             yield _standing(before, first, over if end is None else min(over, end), base, index - 1, converter, info)
 

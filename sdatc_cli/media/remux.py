@@ -22,8 +22,8 @@ from sdatc_cli.media.sound import LEAST_GAP, SoundConverter, channel_layout, sou
 from sdatc_cli.media.subtitles import TextConverter, text_codec
 
 # Formats that describe themselves (brands, statistics): false once the video is another one. Matroska's are capitals.
-STALE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps", "number_of_frames",
-               "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc",
+STALE_TAGS = {"encoder", "software", "major_brand", "minor_version", "compatible_brands", "duration", "bps",
+               "number_of_frames", "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc",
                "_statistics_tags"}  # fmt: skip
 # FFmpeg's MPEG-TS writer takes every codec, but as private data that nothing can play.
 _TS_HOLDS = {"aac", "ac3", "eac3", "mp2", "mp3", "mp2float", "mp3float", "dca", "dts", "opus", "libopus", "truehd",
@@ -166,6 +166,7 @@ class StreamCopier:
         self._last_dts: dict[int, int] = {}
         self._ticks: dict[int, int] = {}  # of the output's clock, from where on the next packet may stand
         self._failed: dict[int, int] = {}
+        self._unopened: set[int] = set()  # copied video, of whose part packets passed before a keyframe came
         self._packets: Iterator[Packet] = iter(())
         self._held: Packet | None = None
 
@@ -251,7 +252,9 @@ class StreamCopier:
         """Let go of the input and sum up what could not be copied."""
         for index, count in self._failed.items():
             self.notices.append(f"{count} packets of {self._info.streams[index]} could not be copied")
-        self._failed = {}
+        for index in sorted(self._unopened - set(self._last_dts)):
+            self.notices.append(f"{self._info.streams[index]} left out: it has no keyframe in this part to begin with")
+        self._failed, self._unopened = {}, set()
         self.input.close()
 
     def _next(self) -> Packet | None:
@@ -288,7 +291,12 @@ class StreamCopier:
         if self._start is None:
             return True
         if isinstance(stream, VideoStream):  # a copied one can only begin with a keyframe
-            return first >= self._start and (packet.is_keyframe or stream.index in self._last_dts)
+            if first < self._start:
+                return False
+            if not packet.is_keyframe and stream.index not in self._last_dts:
+                self._unopened.add(stream.index)
+                return False
+            return True
         if stream.type == "subtitle":
             return last > self._start or first >= self._start
         return first >= self._start  # half a packet of sound before the picture would shift everything

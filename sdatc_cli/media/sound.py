@@ -28,9 +28,19 @@ def sound_codec(stream: Stream, container: str) -> str | None:
     """The codec a sound track can be converted to for a container; None if it cannot be decoded."""
     if stream.type != "audio" or stream.codec_context is None:
         return None
-    if container == "avi" and _fine(stream.codec_context):
-        return "pcm_s24le"
-    return _CODECS.get(container)
+    codec = _CODECS.get(container)
+    if codec == "alac" and not _takes(codec, stream.codec_context):
+        codec = "pcm_s16le"  # for its layouts of speakers are few
+    return "pcm_s24le" if codec == "pcm_s16le" and _fine(stream.codec_context) else codec
+
+
+def _takes(codec: str, source: Any) -> bool:
+    """Whether an encoder takes what a decoder delivers."""
+    try:
+        _taken_layout(codec, source, source.sample_rate, channel_layout(source))
+    except (av.error.FFmpegError, ValueError, ArithmeticError):
+        return False
+    return True
 
 
 def _fine(source: Any) -> bool:

@@ -53,17 +53,16 @@ class TargetFile:
 
     def __init__(self, out: Path, overwrite: bool) -> None:
         """Raises OutputError if the folder cannot be written or `out` is a folder."""
-        if out.is_dir():
-            raise OutputError(f"{show(out)}: is a folder")
         suffix = out.suffix[:16]  # what is written is what the name that was given says
-        out = Path(os.path.realpath(out)) if out.is_symlink() else out
-        self.out, self._overwrite = out, overwrite
         try:
+            if out.is_dir():
+                raise OutputError(f"{show(out)}: is a folder")
+            out = Path(os.path.realpath(out)) if out.is_symlink() else out
             handle, name = tempfile.mkstemp(prefix=".sdatc-", suffix=suffix, dir=out.absolute().parent)
             os.close(handle)
         except OSError as error:
             raise OutputError(f"{show(out)}: cannot be written ({one_line(error)})") from error
-        self.path = Path(name)
+        self.out, self._overwrite, self.path = out, overwrite, Path(name)
 
     def commit(self) -> None:
         """Make the file durable and give it its name. Raises OutputError, NameTakenError where it cannot have it."""

@@ -90,6 +90,8 @@ class VideoTrack:
         if plan.quantiser is not None:
             context.qscale = True
             context.global_quality = plan.quantiser * 118  # FF_QP2LAMBDA
+        if self.format in ("mp4", "mov") and context.codec.canonical_name == "hevc":
+            context.codec_tag = "hvc1"  # what Apple's players ask for
         if self.format == "avi":
             context.max_b_frames = 0  # AVI stores no presentation times
         if info.sample_aspect_ratio is not None:

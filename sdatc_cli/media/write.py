@@ -105,6 +105,9 @@ class _FolderSink:
         self._target.discard()
 
 
+SEVERAL = "an image cannot hold several frames; give a folder or video"
+
+
 class _ImageSink:
     """One still image."""
 
@@ -125,7 +128,7 @@ class _ImageSink:
     def write(self, frame: Frame) -> None:
         """Store the only frame. Raises UsageError at a second one."""
         if self._count:
-            raise UsageError(f"{show(self._target.out)}: an image cannot hold several frames; give a folder or video")
+            raise UsageError(f"{show(self._target.out)}: {SEVERAL}")
         image, target = upright(frame.image, self._info), self._target
         write_image(target.path, image, frame.alpha, self._info.color, frame.tags, target.out)
         self._count = 1

@@ -84,7 +84,10 @@ class ClipSampler:
             edge = shard.lq.shape[2] * SCALE
             if self.patch > edge or self.frames > shard.frames:
                 have = f"{shard.frames} frames of {edge} pixels"
-                raise InputError(f"{shard.path} holds {have}, the stage asks for {self.frames} of {self.patch}")
+                raise InputError(
+                    f"{shard.path} holds {have}, the stage asks for {self.frames} of {self.patch}; make such with "
+                    "sdatc train prepare --patch, in another folder"
+                )
         self.clips = [
             (shard, clip)
             for shard in self.shards

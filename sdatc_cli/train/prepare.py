@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 from sdatc_cli.engine.orphans import end_with_parent
-from sdatc_cli.errors import DeviceError, InputError, OutputError
+from sdatc_cli.errors import DeviceError, InputError, OutputError, UsageError
 from sdatc_cli.media.container import one_line, show
 from sdatc_models.weights import sha256
 
@@ -30,7 +31,7 @@ from .clips import (
     video_frames,
 )
 from .degradation import SCALE, degrade_clip, random_damage
-from .shards import ClipPair, write_shard
+from .shards import ClipPair, Shard, write_shard
 
 WINDOW = 512  # HR edge that is encoded as one picture; motion prediction then works as in a real video
 RUN = 15  # frames that are encoded together
@@ -190,6 +191,7 @@ def prepare(
         raise OutputError(f"{show(out)} is a file; the shards need a folder") from error
     except OSError as error:
         raise OutputError(f"{show(out)} cannot be written: {one_line(error)}") from error
+    _check_patch(out, plan)
     made, left_out = 0, {source: reason for source in sources if (reason := _trouble(source)) is not None}
     wanted = parts([source for source in sources if source not in left_out], out, plan)
     progress(0, len(wanted))
@@ -200,8 +202,21 @@ def prepare(
             left_out[part.source] = reason
         progress(done, len(wanted))
     if not made:
-        raise InputError(f"nothing usable: {left_out[sources[0]]}")
+        with suppress(OSError):
+            out.rmdir()
+        more = f", and {len(sources) - 1} more sources" if len(sources) > 1 else ""
+        raise InputError(f"nothing usable: {left_out[sources[0]]}{more}")
     return made, [left_out[source] for source in sources if source in left_out]
+
+
+def _check_patch(out: Path, plan: PreparePlan) -> None:
+    """UsageError where the folder holds shards of other patches, which no stage could take together with these."""
+    edge = plan.patch
+    for path in sorted(out.glob("*.safetensors"))[:1]:
+        with suppress(InputError):  # a broken one is told by those who want to read it
+            edge = Shard(path).lq.shape[2] * SCALE
+    if edge != plan.patch:
+        raise UsageError(f"{show(out)} holds clips of {edge} pixels: give another folder, or --patch {edge}")
 
 
 def _made(wanted: Sequence[Part], plan: PreparePlan, workers: int) -> Iterator[tuple[Part, str | None]]:

@@ -46,9 +46,14 @@ def _widen(old: ConvPair, new: ConvPair) -> None:
         wide[:, :inside] = terms  # scales and shifts
 
 
-def widen(model: Path, expansion: int, out: Path, overwrite: bool) -> None:
-    """Write the model with wider pairs, and a card. ModelError, UsageError; OutputError for the folder."""
-    restorer = widened(load_init(model), expansion)
+def widen(model: Path, expansion: int | None, out: Path, overwrite: bool) -> None:
+    """Write the model with wider pairs, by one where `expansion` is None, and a card.
+
+    ModelError, UsageError; OutputError for the folder.
+    """
+    narrow = load_init(model)
+    expansion = narrow.config.dcm.expansion + 1 if expansion is None else expansion
+    restorer = widened(narrow, expansion)
     write_model(restorer, card(restorer.config.name, model, expansion), out, overwrite)
 
 

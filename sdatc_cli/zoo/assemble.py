@@ -180,6 +180,7 @@ def convert(given: Sequence[Path], out: Path, kind: str, start: str | None) -> R
     ModelError for what cannot be converted, OutputError for the folder.
     """
     from sdatc_models import weights
+    from sdatc_models.checkpoints import look
 
     try:
         if out.exists():
@@ -204,6 +205,8 @@ def convert(given: Sequence[Path], out: Path, kind: str, start: str | None) -> R
         else:
             raise ModelError(f"{path}: no such file or folder")
     try:
+        for path in paths:
+            look(path)  # before the networks are made, which takes long and much memory
         restorer = weights.load(installed.find(start)) if start else new_model(config)
     except weights.WeightsError as error:
         raise ModelError(str(error)) from error

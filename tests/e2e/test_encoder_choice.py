@@ -13,6 +13,7 @@ from sdatc_cli.engine.job import Job
 from sdatc_cli.errors import UsageError
 from sdatc_cli.media.encoders import EncodeOptions, plan_encoder
 from sdatc_cli.media.probe import probe
+from tests.media.clips import footage, write_video
 
 USAGE, DEVICE = 2, 5
 HARDWARE = [f"{family}_{kind}" for kind in ("nvenc", "qsv", "vaapi", "videotoolbox") for family in ("h264", "hevc")]
@@ -144,3 +145,21 @@ def test_the_same_command_gives_the_same_file_whatever_memory_held_before(make_c
         environment = os.environ | {"MALLOC_PERTURB_": str(filling)}
         subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL, capture_output=True)
     assert len({path.read_bytes() for path in files}) == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "source", "chosen", "told"),
+    [
+        ("h264_nvenc", "yuv420p10le", "yuv420p", ["10-bit input is encoded in 8 bit (h264_nvenc, yuv420p)"]),
+        ("hevc_nvenc", "yuv420p10le", "p010le", []),
+        ("h264_qsv", "yuv444p", "nv12", ["4:4:4 input is encoded in 4:2:0 (h264_qsv, nv12)"]),
+        ("libx264", "yuv422p", "yuv422p", []),
+    ],
+)
+def test_what_an_encoder_cannot_hold_of_the_pixels_is_told(codec, source, chosen, told, tmp_path):
+    """H.264 in 10 bit is listed by encoders in hardware, and refused by nearly all cards."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"no {codec} in this PyAV")
+    info = probe(write_video(tmp_path / "in.mkv", footage(2, 64, 48), pix_fmt=source))
+    plan = plan_encoder(EncodeOptions(codec), "matroska", info, 256, 192)
+    assert plan.pix_fmt == chosen and plan.notices == told

@@ -79,6 +79,15 @@ def test_outputs_that_cannot_be(fails, make_clip, tmp_path):
     fails(OUTPUT, source, tmp_path / "there.mp4" / "out.mp4")
     fails(OUTPUT, source, tmp_path / "new.mp4", "--sample", tmp_path / ("n" * 300))
     fails(USAGE, source, tmp_path / "out.png")
+    assert "stdout is not written" in fails(USAGE, source, "-")
+    assert "stdin is not read" in fails(USAGE, "-", tmp_path / "out.mp4")
+
+
+def test_several_frames_for_one_image_are_refused_before_any_work(fails, make_clip, tmp_path, monkeypatch):
+    from sdatc_cli.commands import workshop
+
+    monkeypatch.setattr(workshop, "load_model", lambda *words: pytest.fail("the networks were loaded"))
+    assert "several frames" in fails(USAGE, make_clip(frames=5), tmp_path / "out.png")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no folder here that even root cannot write")
@@ -92,11 +101,14 @@ def test_codecs_and_containers_that_do_not_exist_or_fit(fails, make_clip, tmp_pa
     fails(USAGE, source, tmp_path / "out.mp4", "--codec", "aac")
     fails(USAGE, source, tmp_path / "out.webm", "--codec", "libx264")
     fails(USAGE, source, tmp_path / "out.mp4", "--preset", "sluggish")
+    assert "from 0 to 51" in fails(USAGE, source, tmp_path / "out.mp4", "--codec", "libx265", "--crf", "52")
     fails(USAGE, source, tmp_path / "out.xyz")
 
 
 def test_a_device_that_is_not_here(fails, make_clip, tmp_path):
-    assert "--device cuda" in fails(DEVICE, make_clip(frames=3), tmp_path / "out.mp4", "--device", "cuda")
+    source = make_clip(frames=3)
+    for name in ("cuda", "all"):
+        assert f"--device {name}" in fails(DEVICE, source, tmp_path / "out.mp4", "--device", name)
 
 
 def test_models_that_cannot_be_used(fails, make_clip, tiny_models, tmp_path):

@@ -176,3 +176,14 @@ def test_a_preview_of_a_picture_that_stands(ending, upscale, tmp_path):
     for start in (2, 4, 18):
         made = [tmp_path / f"{stem}.preview-{start}.{ending}" for stem in ("out", "other")]
         assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_names_that_are_too_long_for_stills_leave_no_folder(make_clip, upscale, tmp_path):
+    source = make_clip("n" * 250 + ".mkv", frames=1)
+    code, _, errors = upscale(source, "--sample", tmp_path / "shots")
+    assert code == OUTPUT and errors.count("\n") == 1 and not (tmp_path / "shots").exists()
+
+
+def test_moments_of_one_name_are_one(make_clip, upscale, tmp_path):
+    code, said, _ = upscale(make_clip(frames=5), "--sample", tmp_path / "shots", "--preview", "0.1,0.1001", "--json")
+    assert code == 0 and len(json.loads(said)["samples"]) == 1

@@ -164,3 +164,11 @@ def place_of_red(image: np.ndarray) -> float:
     red = image[8:-8].astype(float).mean(0)
     weight = red[:, 0] - red[:, 2]
     return float((weight * np.arange(len(weight))).sum() / weight.sum() - (len(weight) - 1) / 2)
+
+
+def waves(container: Any) -> np.ndarray:
+    """The last sound track as one channel at 44100 Hz."""
+    to_plain = av.AudioResampler("fltp", "mono", 44100)
+    stream = container.streams.audio[-1]
+    frames = [f for frame in container.decode(stream) for f in to_plain.resample(frame)]
+    return np.concatenate([f.to_ndarray()[0] for f in [*frames, *to_plain.resample(None)]])

@@ -20,7 +20,7 @@ from PIL import Image
 from sdatc_cli.app import run
 from sdatc_cli.errors import DeviceError, InputError, OutputError, UsageError
 from sdatc_cli.media import ffmpeg as program
-from sdatc_cli.media.degrade import KERNELS, Recipe, _at_rate, degrade, reduce_frame
+from sdatc_cli.media.degrade import KERNELS, Recipe, Steps, degrade, reduce_frame
 from sdatc_cli.media.ffmpeg import ffmpeg_binary
 from sdatc_cli.media.info import MediaInfo
 from sdatc_cli.media.probe import probe
@@ -165,7 +165,7 @@ def test_another_frame_rate_keeps_the_length(before, count, after, unit):
     image = np.zeros((1, 1, 3), np.uint8)
     frames = [Frame(image, steps[i], base, i, duration=lasts) for i in range(count)]
     info = MediaInfo(Path("in.mkv"), "video", 1, 1, frame_rate=Fraction(before))
-    made = [frame.index for frame in _at_rate(frames, info, Fraction(25))]
+    made = [frame.index for frame in Steps(info, Fraction(25), Fraction(25)).of(frames)]
     assert len(made) == after and made[0] == 0 and made == sorted(made)
 
 
@@ -264,3 +264,42 @@ def test_whatever_the_frames_raise_ends_the_program() -> None:
             program.feed(reads_all, frames(error))
     with pytest.raises(OutputError, match="enough"):
         program.feed(ends_early, itertools.repeat(np.zeros(1 << 20, np.uint8)))
+
+
+def test_frames_that_do_not_stay_where_they_were_are_told(tmp_path):
+    """A few that lie unevenly, and damage; not what is even, or has its times kept."""
+    told: list[str] = []
+    uneven = write_video(tmp_path / "uneven.mkv", footage(5, 64, 64), [0, 40, 80, 1000, 1780], Fraction(1, 1000))
+    degrade(uneven, tmp_path / "moved.mkv", Recipe(scale=2), tell=told.append)
+    assert len(told) == 1 and "--fps keeps their times" in told[0]
+    even = write_video(tmp_path / "even.mkv", footage(30, 64, 64), options={"preset": "ultrafast", "g": "5"})
+    degrade(uneven, tmp_path / "kept.mkv", Recipe(scale=2, fps=Fraction(25)), tell=told.append)
+    degrade(even, tmp_path / "same.mkv", Recipe(scale=2), tell=told.append)
+    assert len(told) == 1 and times(tmp_path / "kept.mkv")[-1] >= Fraction(178, 100)
+    content = even.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 6 // 10])
+    degrade(tmp_path / "cut.mkv", tmp_path / "rest.mkv", Recipe(scale=2), tell=told.append)
+    assert any("cut short" in line for line in told[1:])
+
+
+def test_what_the_pictures_lose_is_told(tmp_path):
+    colours = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": 16}
+    source = write_video(tmp_path / "hdr.mkv", footage(3, 64, 64), codec="libx265", pix_fmt="yuv420p10le",
+                         setup=colours, options={"x265-params": "log-level=none"})  # fmt: skip
+    told: list[str] = []
+    degrade(source, tmp_path / "out.mkv", Recipe(scale=2), tell=told.append)
+    assert len(told) == 1 and told[0].startswith("high dynamic range")
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_chapters_are_left_out(ending, rich_mkv, tmp_path):
+    degrade(rich_mkv, tmp_path / f"out.{ending}", Recipe(scale=2))
+    with av.open(str(tmp_path / f"out.{ending}")) as container:
+        assert container.chapters() == []
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_avi_has_its_frames_one_by_one_from_the_beginning(codec, sound_mp4, tmp_path):
+    degrade(sound_mp4, tmp_path / "out.avi", Recipe(scale=2, codec=codec))
+    frames = read_all(tmp_path / "out.avi")[1]
+    assert [frame.pts for frame in frames] == list(range(len(read_all(sound_mp4)[1])))

@@ -9,7 +9,7 @@ import pytest
 
 from sdatc_cli.media.probe import probe
 from sdatc_cli.media.write import EncodeOptions
-from tests.media.clips import FAST, VFR, convert, take_apart, times
+from tests.media.clips import FAST, VFR, convert, take_apart, times, waves
 
 
 def test_matroska_keeps_every_stream_bit_for_bit(rich_mkv, tmp_path):
@@ -264,14 +264,6 @@ def test_sound_that_does_not_fit_is_converted_and_told(ending, codec, rich_mkv, 
         assert np.abs(before - after).max() < 1e-3
     spectrum = np.abs(np.fft.rfft(after[4000:48100]))
     assert abs(spectrum.argmax() * 44100 / 44100 - 880) < 5
-
-
-def waves(container) -> np.ndarray:
-    """The last sound track as one channel at 44100 Hz."""
-    to_plain = av.AudioResampler("fltp", "mono", 44100)
-    stream = container.streams.audio[-1]
-    frames = [f for frame in container.decode(stream) for f in to_plain.resample(frame)]
-    return np.concatenate([f.to_ndarray()[0] for f in [*frames, *to_plain.resample(None)]])
 
 
 @pytest.mark.parametrize(

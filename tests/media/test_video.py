@@ -236,6 +236,21 @@ def test_a_part_begins_with_the_picture_that_stands_there(tmp_path):
         assert all((f.image == whole[f.index].image).all() for f in part)
 
 
+def test_a_part_ends_with_the_picture_that_stands_there(tmp_path):
+    source = write_video(tmp_path / "in.mkv", footage(5, 64, 64), [0, 3000, 3040, 3080, 6000], Fraction(1, 1000))
+    for start, duration, shown, last in [
+        (3.0, 1.5, [0, 40, 80], 1420),
+        (0.0, 2.0, [0], 2000),
+        (0.0, 3.05, [0, 3000, 3040], 40),  # no picture is shown for less than usual
+        (0.0, 100.0, [0, 3000, 3040, 3080, 6000], 40),
+    ]:
+        _, part, _ = read_all(source, start=start, duration=duration)
+        assert [f.pts - part[0].pts for f in part] == shown and part[-1].duration == last, (start, duration)
+        convert(source, tmp_path / "out.mp4", overwrite=True, start=start, duration=duration)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert float(container.duration / av.time_base) == pytest.approx((shown[-1] + last) / 1000, abs=0.002)
+
+
 @pytest.mark.parametrize("how", [["-c:v", "mpeg4", "-bf", "2"], ["-c:v", "libx264", "-bf", "3"], ["-c:v", "mjpeg"]])
 def test_avi_with_reordered_frames_begins_with_its_sound(how, plain, tmp_path, ffmpeg):
     """AVI stores no presentation times; those that FFmpeg invents are up to the reordering late."""

@@ -230,6 +230,7 @@ def test_bad_command_lines(
         ("prepare", "-o", tmp_path / "out"): (2, "give --photos, --videos, or both"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty): (3, "no photos or videos"),
         ("prepare", "-o", tmp_path / "out", "--photos", empty, "--patch", 100): (2, "--patch 100"),
+        ("prepare", "-o", shards, "--photos", shards.parent / "photos", "--patch", 256): (2, "clips of 128 pixels"),
         ("export", tmp_path / "nowhere", "-o", tmp_path / "m"): (4, "is no training run"),
         ("export", tmp_path, "-o", tmp_path / "m"): (4, "is damaged"),
         ("merge", tiny_models["still"], tiny_models["lively"], "-o", tmp_path / "m", "--share", 1): (2, "--share 1.0"),

@@ -112,3 +112,5 @@ def test_a_widened_model_gives_the_same_pictures_and_can_learn_more(
     capsys.readouterr()
     assert call("widen", tmp_path / "wide", "--times", 3, "-o", tmp_path / "again") == 2
     assert "3 times as wide already" in capsys.readouterr().err
+    assert call("widen", tmp_path / "wide", "-o", tmp_path / "wider") == 0
+    assert weights.load(tmp_path / "wider").config.dcm.expansion == 4

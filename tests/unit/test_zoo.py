@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdatc_cli.app import run
-from sdatc_cli.zoo import manifest
+from sdatc_cli.zoo import assemble, manifest
 from sdatc_models import weights
 from tests.conftest import Clip
 
@@ -215,3 +215,12 @@ def test_convert_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         line = refusal(capsys, 4, "convert", tmp_path / f"{name}.safetensors", "-o", tmp_path / "out")
         assert reason in line and f"{name}.safetensors" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_convert_looks_at_its_files_before_it_makes_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "new_model", lambda config: pytest.fail("the networks were made"))
+    for name, reason in {"film.mp4": "is no checkpoint", "torn.safetensors": "cannot be read"}.items():
+        (tmp_path / name).write_bytes(b"\x08\x00")
+        assert reason in refusal(capsys, 4, "convert", tmp_path / name, "-o", tmp_path / "out")
