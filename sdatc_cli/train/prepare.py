@@ -204,8 +204,8 @@ def prepare(
     if not made:
         with suppress(OSError):
             out.rmdir()
-        more = f", and {len(sources) - 1} more sources" if len(sources) > 1 else ""
-        raise InputError(f"nothing usable: {left_out[sources[0]]}{more}")
+        others = f", nor in {len(sources) - 1} more" if len(sources) > 1 else ""
+        raise InputError(f"nothing usable: {left_out[sources[0]]}{others}")
     return made, [left_out[source] for source in sources if source in left_out]
 
 

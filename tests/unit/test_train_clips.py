@@ -58,7 +58,8 @@ def test_runs_of_frames_end_where_their_size_changes(tmp_path: Path) -> None:
     assert runs == [(15, 48, 96, 3), (15, 48, 64, 3)]
     (tmp_path / "change.mkv").write_bytes(part.read_bytes())
     told = refusal(None, tmp_path, tmp_path / "out", PLAN, ignore)
-    assert told == f"nothing usable: fewer than 15 frames of one size in a row: {tmp_path / 'change.mkv'}"
+    where = tmp_path / "change.mkv"
+    assert told == f"nothing usable: fewer than 15 frames of one size in a row: {where}, nor in 1 more"
 
 
 @given(st.integers(0, 2**31), st.integers(1000, 500_000))
