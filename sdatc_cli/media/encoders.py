@@ -260,8 +260,7 @@ def _pix_fmt(wanted: str | None, codec: Codec, info: MediaInfo, width: int, heig
         notices.append(f"{info.bit_depth}-bit input is encoded in {depth} bit ({codec.name}, {chosen})")
     here, there = _sampling(VideoFormat(info.pix_fmt, 16, 16)), _sampling(shape)
     if info.kind == "video" and not wanted and not is_rgb(info.pix_fmt) and len(shape.components) >= 3 and here > there:
-        names_of = {"420": "4:2:0", "422": "4:2:2", "444": "4:4:4"}
-        notices.append(f"{names_of[here]} input is encoded in {names_of[there]} ({codec.name}, {chosen})")
+        notices.append(f"colours are encoded more coarsely than the input has them ({codec.name}, {chosen})")
     return chosen
 
 

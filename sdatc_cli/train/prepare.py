@@ -185,6 +185,7 @@ def prepare(
     sources += find_files(videos, VIDEO_SUFFIXES) if videos else []
     if not sources:
         raise InputError("no photos or videos found to make shards from")
+    new = not os.path.lexists(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -202,8 +203,9 @@ def prepare(
             left_out[part.source] = reason
         progress(done, len(wanted))
     if not made:
-        with suppress(OSError):
-            out.rmdir()
+        if new:
+            with suppress(OSError):
+                out.rmdir()
         others = f", nor in {len(sources) - 1} more" if len(sources) > 1 else ""
         raise InputError(f"nothing usable: {left_out[sources[0]]}{others}")
     return made, [left_out[source] for source in sources if source in left_out]
