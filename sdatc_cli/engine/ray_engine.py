@@ -91,11 +91,11 @@ class RayCluster:
         numbers: dict[str, Any] = {"num_cpus": 0}
         if self.kind == "cuda":
             numbers = {"num_gpus": 0.01, "runtime_env": ALL_CARDS}
+        survey = ray.remote(max_calls=1)(ray_task.survey)  # a process that lived on would keep memory of a card
         asked = {}
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            once = ray.remote(max_calls=1)(ray_task.survey)  # a process that has looked at a card keeps memory of it
-            task = once.options(**numbers, scheduling_strategy=there, max_retries=0)
+            task = survey.options(**numbers, scheduling_strategy=there, max_retries=0)
             asked[node["NodeID"]] = task.remote(self.kind)
         findings = {}
         for node in nodes:

@@ -116,13 +116,7 @@ def degrade(
     info = probe(source)
     check_target(out, source, overwrite)
     check_target(note, source, overwrite)
-    height, width = upright(np.empty((info.height, info.width, 1), np.uint8), info).shape[:2]
-    step = 2 * recipe.scale
-    width, height = width // step * step, height // step * step
-    if min(width, height) // recipe.scale < _LEAST:
-        raise UsageError(
-            f"{show(source)}: frames of {info.width}x{info.height} are too small for --scale {recipe.scale}"
-        )
+    width, height = _cropped(info, recipe.scale)
     with ExitStack() as stack:
         target, note_target = TargetFile(out, overwrite), TargetFile(note, overwrite)
         stack.callback(target.discard)
@@ -155,6 +149,17 @@ def degrade(
         target.commit()
         note_target.commit()
     return note
+
+
+def _cropped(info: MediaInfo, scale: int) -> tuple[int, int]:
+    """(width, height) of an upright frame, cropped as `reduce_frame` does it. UsageError when too little is left."""
+    step = 2 * scale
+    height, width = (
+        edge // step * step for edge in upright(np.empty((info.height, info.width, 1), np.uint8), info).shape[:2]
+    )
+    if min(width, height) // scale < _LEAST:
+        raise UsageError(f"{show(info.path)}: frames of {info.width}x{info.height} are too small for --scale {scale}")
+    return width, height
 
 
 def _lost(info: MediaInfo) -> Iterator[str]:

@@ -338,7 +338,6 @@ def test_frames_of_a_clip_learn_from_each_other() -> None:
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
 def test_values_that_are_no_numbers_stay_so(bad: float) -> None:
     """As white or black they would go unnoticed."""
-    restorer = Restorer(tiny()).eval()
-    assert restorer.vae.patch is not None
-    torch.nn.init.constant_(restorer.unet.backbone.conv_out.bias, bad)
+    restorer = Restorer(replace(apart(tiny()), detail=DetailConfig())).eval()
+    torch.nn.init.constant_(restorer.vae.decoder.conv_out.bias, bad)
     assert restorer.restore(pan(2, 16, 16), [0, 1], QUICK).isnan().any()
